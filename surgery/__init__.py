@@ -1,0 +1,33 @@
+"""surgery: find memorized training images in a diffusion model, cut them out of the checkpoint, prove it.
+
+The public API is loaded lazily (PEP 562), so that `import surgery` costs nothing and the functions that only
+handle bytes (`patch`, `diff`) never import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# public name -> the module that defines it
+_EXPORTS = {
+    "NeuronSet": "surgery.neurons",
+    "read_neurons": "surgery.neurons",
+    "SurgeryError": "surgery.errors",
+    "UsageError": "surgery.errors",
+    "GateError": "surgery.errors",
+    "localize": "surgery.localization.corpus",
+    "patch": "surgery.checkpoint.patch",
+    "diff": "surgery.checkpoint.diff",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'surgery' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

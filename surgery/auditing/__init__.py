@@ -1,0 +1,1 @@
+"""Measuring what a model still remembers, and what the patch changed besides."""

@@ -1,0 +1,1 @@
+"""The bytes wing: files, headers, tensor names and rows. Imports neither torch nor diffusers."""

@@ -1,0 +1,1 @@
+"""NeMo: from a corpus of prompts to the neurons that hold its memorized images."""

@@ -1,0 +1,1 @@
+"""The live pipeline: loading, value layers, ablation, denoising. Never opens a weight file for writing."""

@@ -1,0 +1,1 @@
+"""A small real latent-diffusion pipeline with planted memories: trainer and weights."""
