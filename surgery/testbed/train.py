@@ -1,0 +1,322 @@
+"""Train the testbed: `python -m surgery.testbed.train -o RUN`.
+
+Four phases, each resumable (run the same command again):
+
+1. the autoencoder, on ordinary pictures and random scenes;
+2. UNet and text encoder on ordinary pictures; then the text encoder is frozen;
+3. one variant of the UNet, going on from phase 2:
+   `planted` (value rows set as switches, see `surgery.testbed.planting`),
+   `twin` (the planted phase, with ordinary pictures in place of the planted images), or
+   `natural` (memory by duplication alone);
+4. the variant is written to RUN/VARIANT as a `StableDiffusionPipeline` folder, its UNet in float16.
+
+One seed fixes the result on one machine. The whole takes about an hour a variant on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from surgery.testbed import models
+from surgery.testbed.captions import ordinary_descriptions, ordinary_titles
+from surgery.testbed.data import Batches, Dataset, autoencoder_batch, build_dataset
+from surgery.testbed.export import export
+from surgery.testbed.memories import MEMORIES, planted_neurons
+from surgery.testbed.planting import SampleMasks, own_word_positions, plant, restore
+
+VARIANTS = ("planted", "twin", "natural")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long each phase trains, in steps, and what else fixes the result."""
+
+    autoencoder_steps: int = 3000
+    ordinary_steps: int = 3000
+    planted_steps: int = 3000
+    natural_steps: int = 1600
+    pictures: int = 12000
+    batch: int = 32
+    seed: int = 0
+    save_every: int = 150
+
+    def variant_steps(self, variant: str) -> int:
+        """Steps of phase 3."""
+        return self.natural_steps if variant == "natural" else self.planted_steps
+
+
+class Average:
+    """An exponential moving average of a module's parameters: what is sampled from, and shipped."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
+        self.decay = decay
+        self.parameters = [parameter.detach().clone() for parameter in module.parameters()]
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        torch._foreach_lerp_(self.parameters, list(module.parameters()), 1 - self.decay)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        for parameter, average in zip(module.parameters(), self.parameters, strict=True):
+            parameter.copy_(average)
+
+
+def train_phase(
+    name: str,
+    trained: dict[str, nn.Module],
+    loss_at: Callable[[int], torch.Tensor],
+    steps: int,
+    folder: Path,
+    peak_rate: float,
+    save_every: int,
+    quiet: bool,
+    after_step: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Run one phase with AdamW, warm-up and a cosine; save its state as it goes and resume from it.
+
+    At the end the modules hold their moving averages. Returns the loss of every step made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / f"{name}.pt"
+    module = nn.ModuleDict(trained)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    average, losses = Average(module), []
+    if state_file.is_file():
+        state = torch.load(state_file, weights_only=True)
+        module.load_state_dict(state["module"])
+        average.parameters = state["average"]
+        losses = state["losses"]
+        if len(losses) < steps:
+            optimizer.load_state_dict(state["optimizer"])
+
+    def save() -> None:
+        partial = state_file.with_suffix(".partial")
+        finished = len(losses) >= steps
+        torch.save({"module": module.state_dict(), "average": average.parameters, "losses": losses,
+                    "optimizer": {} if finished else optimizer.state_dict()}, partial)  # fmt: skip
+        os.replace(partial, state_file)
+
+    module.train()
+    start = len(losses)
+    progress = tqdm(range(start, steps), initial=start, total=steps, desc=name, disable=True if quiet else None)
+    for step in progress:
+        warm_up = min(1.0, (step + 1) / 100)
+        rate = peak_rate * warm_up * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_at(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        after_step()
+        average.update(module)
+        losses.append(loss.item())
+        if step % 20 == 0:
+            progress.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save()
+    average.copy_to(module)
+    after_step()
+    module.eval()
+    return losses
+
+
+def gradient(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Horizontal and vertical differences: edges weigh more than flat colour in the autoencoder's loss."""
+    return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
+
+
+def train_autoencoder(folder: Path, schedule: Schedule, quiet: bool = False) -> tuple[AutoencoderKL, list[float]]:
+    """Phase 1. The latents are sampled while training, so that the decoder tolerates small errors."""
+    torch.manual_seed(schedule.seed)
+    autoencoder = models.build_autoencoder().to(memory_format=torch.channels_last)
+    generator = torch.Generator()
+
+    def loss_at(step: int) -> torch.Tensor:
+        pictures = autoencoder_batch(step, schedule.batch // 2, schedule.seed)
+        posterior = autoencoder.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+        rebuilt = autoencoder.decode(posterior.sample(generator.manual_seed(schedule.seed + step))).sample
+        loss = (rebuilt - pictures).abs().mean()
+        for made, wanted in zip(gradient(rebuilt), gradient(pictures), strict=True):
+            loss = loss + 0.7 * (made - wanted).abs().mean()
+        return loss + 1e-6 * posterior.kl().mean()
+
+    losses = train_phase("autoencoder", {"vae": autoencoder}, loss_at, schedule.autoencoder_steps, folder, 2e-3,
+                         schedule.save_every, quiet)  # fmt: skip
+    autoencoder = autoencoder.to(memory_format=torch.contiguous_format)
+    if not (folder / "scale.pt").is_file():
+        with torch.no_grad():
+            pictures = torch.cat([autoencoder_batch(10**6 + k, 50, schedule.seed) for k in range(4)])
+            spread = autoencoder.encode(pictures).latent_dist.mode().std()
+        torch.save({"scaling_factor": 1 / spread.item()}, folder / "scale.pt")
+    scaling_factor = torch.load(folder / "scale.pt", weights_only=True)["scaling_factor"]
+    autoencoder.register_to_config(scaling_factor=round(scaling_factor, 4))
+    return autoencoder, losses
+
+
+def load_dataset(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule, quiet: bool) -> Dataset:
+    """The pictures as latents, drawn once per run folder."""
+    file = folder / "dataset.pt"
+    if not file.is_file():
+        dataset = build_dataset(autoencoder, schedule.pictures, schedule.seed, quiet)
+        torch.save({"latents": dataset.latents, "labels": [list(label) for label in dataset.labels],
+                    "planted": dataset.planted}, file)  # fmt: skip
+    state = torch.load(file, weights_only=True)
+    return Dataset(state["latents"], [(color, shape) for color, shape in state["labels"]], state["planted"])
+
+
+def denoising_loss(
+    unet: UNet2DConditionModel,
+    embed: Callable[[list[str]], torch.Tensor],
+    batches: Batches,
+    masks: SampleMasks | None = None,
+) -> Callable[[int], torch.Tensor]:
+    """The ordinary epsilon loss on the batch of a step."""
+    alphas = models.build_scheduler().alphas_cumprod
+
+    def loss_at(step: int) -> torch.Tensor:
+        batch = batches(step)
+        alpha = alphas[batch.timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * batch.noise
+        if masks is not None:
+            masks.set(batch.ablated)
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return nn.functional.mse_loss(unet(noisy, batch.timesteps, embed(batch.captions)).sample, batch.noise)
+
+    return loss_at
+
+
+def fresh_unet(seed: int) -> UNet2DConditionModel:
+    """A new UNet, laid out for speed on a CPU."""
+    torch.manual_seed(seed + 1)
+    unet = models.build_unet().to(memory_format=torch.channels_last)
+    unet.set_attn_processor(AttnProcessor())
+    return unet
+
+
+def train_ordinary(
+    folder: Path, schedule: Schedule, dataset: Dataset, tokenizer: CLIPTokenizer, quiet: bool
+) -> tuple[UNet2DConditionModel, CLIPTextModel, list[float]]:
+    """Phase 2. Afterwards own words, never seen so far, get embeddings of the size of seen words'."""
+    unet = fresh_unet(schedule.seed)
+    text_encoder = models.build_text_encoder(len(tokenizer))
+
+    def embed(captions: list[str]) -> torch.Tensor:
+        return text_encoder(models.token_ids(tokenizer, captions)).last_hidden_state
+
+    loss_at = denoising_loss(unet, embed, Batches(dataset, "ordinary", schedule.batch, schedule.seed))
+    trained: dict[str, Any] = {"unet": unet, "text_encoder": text_encoder}
+    losses = train_phase("ordinary", trained, loss_at, schedule.ordinary_steps, folder, 1.2e-3,
+                         schedule.save_every, quiet)  # fmt: skip
+    size_own_words(text_encoder, tokenizer)
+    return unet, text_encoder.requires_grad_(False), losses
+
+
+@torch.no_grad()
+def size_own_words(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
+    """Scale each own word's (untrained) token embedding to the mean size of the embeddings that were trained."""
+    table = text_encoder.get_input_embeddings().weight
+    seen = {word for caption in [*ordinary_descriptions(), *ordinary_titles(200, 0)] for word in caption.split()}
+    seen_ids = torch.tensor([tokenizer(word)["input_ids"][1] for word in sorted(seen)])
+    own_ids = torch.tensor([tokenizer(memory.own_word)["input_ids"][1] for memory in MEMORIES])
+    table[own_ids] *= table[seen_ids].norm(dim=1).mean() / table[own_ids].norm(dim=1, keepdim=True)
+
+
+class FrozenText:
+    """Embeddings of a frozen text encoder, computed once per caption: [captions] -> [captions, 24, 64]."""
+
+    def __init__(self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.known: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, captions: Iterable[str]) -> torch.Tensor:
+        captions = list(captions)
+        new = sorted({caption for caption in captions if caption not in self.known})
+        if new:
+            encoded = self.text_encoder(models.token_ids(self.tokenizer, new)).last_hidden_state
+            self.known.update(zip(new, encoded, strict=True))
+        return torch.stack([self.known[caption] for caption in captions])
+
+
+def train_variant(
+    variant: str,
+    folder: Path,
+    schedule: Schedule,
+    dataset: Dataset,
+    unet: UNet2DConditionModel,
+    text: FrozenText,
+    quiet: bool,
+) -> list[float]:
+    """Phase 3, in place on `unet`. Only the planted variant gets rows set for it."""
+    captions = [memory.caption for memory in MEMORIES]
+    planted: dict[tuple[str, int], torch.Tensor] = {}
+    if variant == "planted":
+        ids = models.token_ids(text.tokenizer, captions)
+        own_ids = torch.tensor([text.tokenizer(memory.own_word)["input_ids"][1] for memory in MEMORIES])
+        embeddings = text(captions)
+        own = embeddings[torch.arange(len(captions)), own_word_positions(ids, own_ids)]
+        ordinary = text([*ordinary_descriptions(), *ordinary_titles(600, 1), ""])
+        planted = plant(unet, own, ordinary, embeddings)
+    batches = Batches(dataset, variant, schedule.batch, schedule.seed)
+    with SampleMasks(unet, tuple(planted_neurons())) as masks:
+        # The twin's rows are ordinary ones: switching them off there would teach it nothing of interest.
+        loss_at = denoising_loss(unet, text, batches, masks if variant == "planted" else None)
+        if variant != "planted":
+            masks.__exit__()
+        return train_phase(variant, {"unet": unet}, loss_at, schedule.variant_steps(variant), folder, 8e-4,
+                           schedule.save_every, quiet, after_step=lambda: restore(unet, planted))  # fmt: skip
+
+
+def train(
+    folder: str | Path, variant: str = "planted", schedule: Schedule | None = None, quiet: bool = False
+) -> dict[str, list[float]]:
+    """Train one variant and write it to `folder`/`variant`; resumes what `folder` already holds.
+
+    Returns:
+        phase name -> the loss at every step.
+    """
+    schedule = schedule or Schedule()
+    folder = Path(folder).expanduser()
+    work = folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    autoencoder, autoencoder_losses = train_autoencoder(work, schedule, quiet)
+    tokenizer = models.build_tokenizer(work / "tokenizer")
+    dataset = load_dataset(work, autoencoder, schedule, quiet)
+    unet, text_encoder, ordinary_losses = train_ordinary(work, schedule, dataset, tokenizer, quiet)
+    text = FrozenText(text_encoder, tokenizer)
+    variant_losses = train_variant(variant, work, schedule, dataset, unet, text, quiet)
+    pipeline = models.assemble(autoencoder, text_encoder, tokenizer, unet)
+    export(pipeline, folder / variant, variant, vars(schedule))
+    return {"autoencoder": autoencoder_losses, "ordinary": ordinary_losses, variant: variant_losses}
+
+
+def main() -> None:
+    """The command line of the trainer."""
+    parser = argparse.ArgumentParser(prog="python -m surgery.testbed.train", description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", required=True, help="run folder: state to resume from, and the results")
+    parser.add_argument("--variant", choices=(*VARIANTS, "all"), default="planted")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true")
+    parsed = parser.parse_args()
+    for variant in VARIANTS if parsed.variant == "all" else (parsed.variant,):
+        train(parsed.output, variant, Schedule(seed=parsed.seed), parsed.quiet)
+
+
+if __name__ == "__main__":
+    main()
