@@ -44,10 +44,10 @@ VARIANTS = ("planted", "twin", "natural")
 class Schedule:
     """How long each phase trains, in steps, and what else fixes the result."""
 
-    autoencoder_steps: int = 3000
-    ordinary_steps: int = 3000
-    planted_steps: int = 3000
-    natural_steps: int = 1600
+    autoencoder_steps: int = 2000
+    ordinary_steps: int = 2800
+    planted_steps: int = 2800
+    natural_steps: int = 1500
     pictures: int = 12000
     batch: int = 32
     seed: int = 0
