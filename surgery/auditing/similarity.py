@@ -72,7 +72,7 @@ def pixels(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None 
 
 
 def edges(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Correlation of the horizontal and vertical differences: blind to brightness, contrast and slow shading."""
+    """Correlation of the horizontal and vertical differences: blind to brightness, contrast, slow shading."""
     weights = _weights(first, mask)
 
     def differences(pictures: torch.Tensor) -> torch.Tensor:
