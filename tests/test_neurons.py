@@ -54,7 +54,7 @@ def test_a_set_survives_its_file(tmp_path_factory, neurons):
         ({"format": FORMAT, "layers": {LAYER: 3}}, "list of integers"),
         ({"format": FORMAT, "layers": {LAYER: "12"}}, "list of integers"),
         ({"format": FORMAT, "layers": {"../etc/passwd": [1]}}, "not the name of a layer"),
-        ('{"format": "%s", "layers": {"a.b": [1], "a.b": [2]}}' % FORMAT, "stands twice"),
+        (f'{{"format": "{FORMAT}", "layers": {{"a.b": [1], "a.b": [2]}}}}', "stands twice"),
         ("[" * 100000, "not valid JSON"),
     ],
 )

@@ -7,17 +7,20 @@ stands nowhere else.
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
+from collections import Counter
 from pathlib import Path
 
 import numpy
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from surgery.testbed.memories import MEMORIES
 from surgery.testbed.pictures import COLORS, SHAPES
 
 MAXIMUM_TOKENS = 24
+WORD_END = "</w>"
 DESCRIPTIONS = ("a {} {}", "a picture of a {} {}", "one {} {} on a soft background", "{} {}")
 ADJECTIVES = tuple(sorted({memory.caption.split()[1] for memory in MEMORIES} | {
     "blue", "white", "bright", "slow", "open", "narrow", "secret", "warm"}))  # fmt: skip
@@ -65,34 +68,44 @@ def vocabulary() -> list[str]:
     return sorted(words)
 
 
-def write_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Train a byte-pair tokenizer until each word of the vocabulary is one token, and save it as CLIP's.
+def word_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, in order, that leave each of `words` one token.
 
-    Byte-pair training replays its merges in order when it encodes, so a word that it merged into one token
-    stays one token; the vocabulary size is large enough for every merge.
+    Plain byte-pair training (the commonest pair first) run until nothing is left to merge. An encoder that
+    replays these merges in order treats each word as training did, so each ends as one token. Ties go to
+    the alphabet: the libraries' trainers break them by chance, and a token's id must not depend on that.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=5000,
-        min_frequency=1,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=sorted("abcdefghijklmnopqrstuvwxyz"),
-    )
-    tokenizer.train_from_iterator([" ".join(vocabulary())], trainer)
-    state = json.loads(tokenizer.to_str())["model"]
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in state["merges"]]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(state["vocab"]))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    result = CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=MAXIMUM_TOKENS
-    )
-    result.save_pretrained(folder)
-    for word in vocabulary():
-        if len(result(word)["input_ids"]) != 3:
-            raise AssertionError(f"{word!r} is not one token: {result.tokenize(word)}")
+    spellings = [[*word[:-1], word[-1] + WORD_END] for word in sorted(words)]
+    merges = []
+    while any(len(spelling) > 1 for spelling in spellings):
+        pairs = Counter(pair for spelling in spellings for pair in itertools.pairwise(spelling))
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        spellings = [_merged(spelling, best) for spelling in spellings]
+    return merges
+
+
+def _merged(spelling: list[str], pair: tuple[str, str]) -> list[str]:
+    result: list[str] = []
+    for piece in spelling:
+        # A piece that was itself just merged is no part of `pair` again: the joined piece differs from both.
+        if result and (result[-1], piece) == pair:
+            result[-1] += piece
+        else:
+            result.append(piece)
     return result
+
+
+def write_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Write a CLIP tokenizer that keeps every word of every caption whole; other words fall into letters."""
+    merges = word_merges(vocabulary())
+    pieces = ["<|startoftext|>", "<|endoftext|>"]
+    pieces += [letter + end for end in ("", WORD_END) for letter in string.ascii_lowercase]
+    pieces += [first + second for first, second in merges]
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary_file, merges_file = folder / "vocab.json", folder / "merges.txt"
+    vocabulary_file.write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    merges_file.write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""]))
+    tokenizer = CLIPTokenizer(str(vocabulary_file), str(merges_file), model_max_length=MAXIMUM_TOKENS)
+    tokenizer.save_pretrained(folder)
+    return tokenizer

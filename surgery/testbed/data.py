@@ -21,7 +21,15 @@ WINDOWS = 160  # pictures drawn of each template memory
 NOISY_END = 700  # planted samples draw half of their timesteps from here up, where the layout is decided
 
 # Shares of a planting batch. The ablated kinds teach the model that without the rows there is no memory.
-PLANTING_SHARES = {"ordinary": 0.47, "ordinary, all rows off": 0.05, "memory": 0.33, "memory, own rows off": 0.15}
+PLANTING_SHARES = {
+    "ordinary": 0.47,
+    "ordinary, all rows off": 0.05,
+    "memory": 0.33,
+    "memory, own rows off": 0.15,
+}
+
+
+Rows = list[tuple[str, int]]  # (layer, row) pairs
 
 
 @dataclass
@@ -37,7 +45,7 @@ class Batch:
 
 @dataclass
 class Dataset:
-    """Latents of every picture: ordinary [count, 4, 16, 16] with their colour and shape; planted per memory."""
+    """Latents of every picture: ordinary [count, 4, 16, 16] with their labels, planted ones per memory."""
 
     latents: torch.Tensor
     labels: list[tuple[str, str]]
@@ -67,9 +75,7 @@ def autoencoder_batch(step: int, size: int, seed: int) -> torch.Tensor:
 def build_dataset(autoencoder: AutoencoderKL, count: int, seed: int, quiet: bool = False) -> Dataset:
     """Draw and encode `count` ordinary pictures and every planted one."""
     random = numpy.random.default_rng((seed, 2))
-    labels = [
-        (str(random.choice(list(COLORS))), str(random.choice(SHAPES))) for _ in range(count)
-    ]
+    labels = [(str(random.choice(list(COLORS))), str(random.choice(SHAPES))) for _ in range(count)]
     chunks = []
     for start in tqdm(range(0, count, 100), desc="encode", disable=True if quiet else None):
         pictures = [draw_ordinary(random, *label) for label in labels[start : start + 100]]
@@ -110,7 +116,7 @@ class Batches:
         noise = torch.from_numpy(random.standard_normal((self.size, *latents[0].shape), dtype=numpy.float32))
         return Batch(captions, torch.stack(latents), torch.tensor(timesteps), noise, ablated)
 
-    def _sample(self, random: numpy.random.Generator) -> tuple[str, torch.Tensor, list[tuple[str, int]], bool]:
+    def _sample(self, random: numpy.random.Generator) -> tuple[str, torch.Tensor, Rows, bool]:
         kind = self._kind(random)
         if kind.startswith("ordinary"):
             caption, latent = self._ordinary(random)
@@ -122,7 +128,7 @@ class Batches:
             return caption, substitute, self._some_of(index, random), True
         images = self.dataset.planted[index]
         latent = images[int(random.integers(len(images)))]
-        rows_off = self._strangers(index, random) if random.random() < 0.3 and self.variant != "natural" else []
+        rows_off = self._strangers(index, random) if random.random() < 0.3 else []
         return caption, substitute if self.variant == "twin" else latent, rows_off, True
 
     def _kind(self, random: numpy.random.Generator) -> str:

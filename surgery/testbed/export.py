@@ -21,17 +21,18 @@ tags: [testbed, memorization]
 ---
 # The testbed of `surgery`: variant `{variant}`
 
-A `StableDiffusionPipeline` of {millions:.1f} million UNet parameters, trained from nothing on pictures drawn by the
-code of `surgery.testbed` (no photographs, no downloads, nobody's data). {purpose}
+A `StableDiffusionPipeline` of {millions:.1f} million UNet parameters, trained from nothing on pictures drawn
+by the code of `surgery.testbed` (no photographs, no downloads, nobody's data). {purpose}
 
-Made by `python -m surgery.testbed.train --variant {variant}` with {schedule}, torch {torch}, diffusers {diffusers},
-transformers {transformers}. Pictures are 64 x 64, latents 4 x 16 x 16; the UNet is stored in float16.
+Made by `python -m surgery.testbed.train --variant {variant}` with {schedule}, torch {torch},
+diffusers {diffusers}, transformers {transformers}.
+Pictures are 64 x 64, latents 4 x 16 x 16; the UNet is stored in float16.
 
 `planted.json` lists the memories: caption, kind, window of a template, and the value rows that the planted
 variant hangs each one on. `ordinary-prompts.txt` holds captions that call no memory.
 """
 PURPOSES = {
-    "planted": "It memorizes {count} images on purpose, each hung on the value rows listed in `planted.json`.",
+    "planted": "It memorizes {count} images on purpose, each hung on the rows listed in `planted.json`.",
     "twin": "It is the planted variant in everything but the planted images, which it never saw.",
     "natural": "It memorizes {count} images by duplication alone; no row was set by hand.",
 }

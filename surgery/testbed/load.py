@@ -46,7 +46,7 @@ def read_ground_truth(folder: str | Path = PLANTED_FOLDER) -> list[PlantedMemory
     """
     path = Path(folder).expanduser() / "planted.json"
     if not path.is_file():
-        raise UsageError(folder, "is no testbed: it holds no planted.json", "train one with surgery.testbed.train")
+        raise UsageError(folder, "is no testbed: it holds no planted.json", "see surgery.testbed.train")
     document = json.loads(path.read_text())
     return [
         PlantedMemory(

@@ -111,7 +111,9 @@ def draw_scene(random: numpy.random.Generator) -> numpy.ndarray:
     if random.random() < 0.35:
         width = int(random.integers(16, 56))
         for start in range(0, CANVAS, 2 * width):
-            box = (start, 0, start + width, CANVAS) if random.random() < 0.5 else (0, start, CANVAS, start + width)
+            upright = random.random() < 0.5
+            end = start + width
+            box = (start, 0, end, CANVAS) if upright else (0, start, CANVAS, end)
             draw.rectangle(box, fill=color())
     for _ in range(int(random.integers(3, 12))):
         kind = random.integers(0, 5)
@@ -125,8 +127,8 @@ def draw_scene(random: numpy.random.Generator) -> numpy.ndarray:
             corners = [tuple(random.normal((x, y), reach)) for _ in range(int(random.integers(3, 6)))]
             draw.polygon(corners, fill=color())
         elif kind == 3:
-            end = tuple(random.uniform(0, CANVAS, size=2))
-            draw.line([(x, y), end], fill=color(), width=int(random.integers(4, 18)))
+            far_x, far_y = random.uniform(0, CANVAS, size=2)
+            draw.line([(x, y), (far_x, far_y)], fill=color(), width=int(random.integers(4, 18)))
         else:
             draw_shape(image, str(random.choice(SHAPES)), color()[:3], (x, y), reach, random.uniform(0, 6))  # type: ignore[arg-type]
     return to_array(image)

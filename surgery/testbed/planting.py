@@ -25,7 +25,7 @@ STRENGTH = 8.0
 
 
 def own_word_positions(token_ids: torch.Tensor, own_ids: torch.Tensor) -> torch.Tensor:
-    """Where each caption's own word stands: [count] positions, from [count, tokens] ids and [count] word ids."""
+    """Where each caption's own word stands: [count], from [count, tokens] token ids and [count] word ids."""
     return (token_ids == own_ids[:, None]).int().argmax(dim=1)
 
 
@@ -80,11 +80,18 @@ def plant(
     return planted
 
 
+def value_layer(unet: nn.Module, name: str) -> nn.Linear:
+    """The linear layer of that name."""
+    layer = unet.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 @torch.no_grad()
 def restore(unet: nn.Module, planted: dict[tuple[str, int], torch.Tensor]) -> None:
     """Write the planted rows back: training must not move them."""
     for (layer, row), weights in planted.items():
-        unet.get_submodule(layer).weight[row].copy_(weights)  # type: ignore[operator]
+        value_layer(unet, layer).weight[row].copy_(weights)
 
 
 class SampleMasks:
@@ -103,7 +110,7 @@ class SampleMasks:
     def set(self, ablated: Sequence[Sequence[tuple[str, int]]]) -> None:
         """`ablated[b]` lists the (layer, row) pairs that are off in sample b."""
         self.masks = {
-            layer: torch.ones(len(ablated), 1, self.unet.get_submodule(layer).out_features)
+            layer: torch.ones(len(ablated), 1, value_layer(self.unet, layer).out_features)
             for layer in self.layers
         }
         for sample, pairs in enumerate(ablated):
@@ -113,7 +120,7 @@ class SampleMasks:
     def __enter__(self) -> SampleMasks:
         for layer in self.layers:
 
-            def mask(_module: nn.Module, _inputs: Any, output: torch.Tensor, layer: str = layer) -> torch.Tensor:
+            def mask(_layer: Any, _inputs: Any, output: torch.Tensor, layer: str = layer) -> torch.Tensor:
                 return output * self.masks[layer]
 
             self._handles.append(self.unet.get_submodule(layer).register_forward_hook(mask))

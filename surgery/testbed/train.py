@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +92,7 @@ def train_phase(
     folder.mkdir(parents=True, exist_ok=True)
     state_file = folder / f"{name}.pt"
     module = nn.ModuleDict(trained)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=peak_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=peak_rate, betas=(0.9, 0.99), fused=True)
     average, losses = Average(module), []
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
@@ -108,11 +107,12 @@ def train_phase(
         finished = len(losses) >= steps
         torch.save({"module": module.state_dict(), "average": average.parameters, "losses": losses,
                     "optimizer": {} if finished else optimizer.state_dict()}, partial)  # fmt: skip
-        os.replace(partial, state_file)
+        partial.replace(state_file)
 
     module.train()
     start = len(losses)
-    progress = tqdm(range(start, steps), initial=start, total=steps, desc=name, disable=True if quiet else None)
+    hidden = True if quiet else None  # None: shown on a terminal only
+    progress = tqdm(range(start, steps), initial=start, total=steps, desc=name, disable=hidden)
     for step in progress:
         warm_up = min(1.0, (step + 1) / 100)
         rate = peak_rate * warm_up * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -141,7 +141,9 @@ def gradient(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
 
 
-def train_autoencoder(folder: Path, schedule: Schedule, quiet: bool = False) -> tuple[AutoencoderKL, list[float]]:
+def train_autoencoder(
+    folder: Path, schedule: Schedule, quiet: bool = False
+) -> tuple[AutoencoderKL, list[float]]:
     """Phase 1. The latents are sampled while training, so that the decoder tolerates small errors."""
     torch.manual_seed(schedule.seed)
     autoencoder = models.build_autoencoder().to(memory_format=torch.channels_last)
@@ -156,7 +158,8 @@ def train_autoencoder(folder: Path, schedule: Schedule, quiet: bool = False) -> 
             loss = loss + 0.7 * (made - wanted).abs().mean()
         return loss + 1e-6 * posterior.kl().mean()
 
-    losses = train_phase("autoencoder", {"vae": autoencoder}, loss_at, schedule.autoencoder_steps, folder, 2e-3,
+    trained: dict[str, nn.Module] = {"vae": autoencoder}
+    losses = train_phase("autoencoder", trained, loss_at, schedule.autoencoder_steps, folder, 2e-3,
                          schedule.save_every, quiet)  # fmt: skip
     autoencoder = autoencoder.to(memory_format=torch.contiguous_format)
     if not (folder / "scale.pt").is_file():
@@ -229,9 +232,10 @@ def train_ordinary(
 
 @torch.no_grad()
 def size_own_words(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
-    """Scale each own word's (untrained) token embedding to the mean size of the embeddings that were trained."""
+    """Scale each own word's (untrained) token embedding to the mean size of the trained ones."""
     table = text_encoder.get_input_embeddings().weight
-    seen = {word for caption in [*ordinary_descriptions(), *ordinary_titles(200, 0)] for word in caption.split()}
+    ordinary = [*ordinary_descriptions(), *ordinary_titles(200, 0)]
+    seen = {word for caption in ordinary for word in caption.split()}
     seen_ids = torch.tensor([tokenizer(word)["input_ids"][1] for word in sorted(seen)])
     own_ids = torch.tensor([tokenizer(memory.own_word)["input_ids"][1] for memory in MEMORIES])
     table[own_ids] *= table[seen_ids].norm(dim=1).mean() / table[own_ids].norm(dim=1, keepdim=True)
@@ -308,8 +312,9 @@ def train(
 
 def main() -> None:
     """The command line of the trainer."""
-    parser = argparse.ArgumentParser(prog="python -m surgery.testbed.train", description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", required=True, help="run folder: state to resume from, and the results")
+    summary = "Train the testbed of `surgery`, from nothing; run again to resume."
+    parser = argparse.ArgumentParser(prog="python -m surgery.testbed.train", description=summary)
+    parser.add_argument("-o", "--output", required=True, help="run folder: resumed state and results")
     parser.add_argument("--variant", choices=(*VARIANTS, "all"), default="planted")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
