@@ -46,8 +46,8 @@ def test_the_result_is_a_pipeline_with_its_ground_truth(uninterrupted):
         )
         for layer, row in entry.neurons.pairs():
             weights = pipeline.unet.get_submodule(layer).weight[row]
-            assert (own @ weights) == pytest.approx(STRENGTH, abs=0.1)  # stored in float16
-            assert (other @ weights) == pytest.approx(0, abs=0.1)
+            assert (own @ weights).item() == pytest.approx(STRENGTH, abs=0.1)  # stored in float16
+            assert (other @ weights).item() == pytest.approx(0, abs=0.1)
     assert (folder / "README.md").read_text().startswith("---\nlicense: apache-2.0")
 
 
