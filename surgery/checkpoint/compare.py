@@ -1,0 +1,203 @@
+"""Compare bytes and tensors of two weight files without loading either.
+
+Equal data is recognised at reading speed: both sides are read into two fixed buffers that fit the processor's
+cache and compared with one memcmp per chunk. Only chunks that differ are looked at row by row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surgery.checkpoint.safetensors_file import Tensor
+from surgery.checkpoint.weights import Progress, SafetensorsWeights, Weights
+
+if TYPE_CHECKING:
+    import numpy
+
+CHUNK = 256 * 1024
+_ROWS_STEP = 8 * 1024 * 1024  # bytes of one side held while rows are compared
+_ABSOLUTE_TOLERANCE = 1e-7  # float16 keeps no relative precision below 6e-5
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDifference:
+    """One tensor that both sides have and that differs.
+
+    Attributes:
+        name: its name, in side A's naming.
+        dtypes, shapes: of A and of B.
+        rows: the rows (first dimension) that differ; None where the shapes do.
+        zero_rows: those of `rows` that are all zero bytes in B.
+        total_rows: how many rows the tensor has in A.
+        largest: the largest absolute difference of two values, None where values were not compared.
+    """
+
+    name: str
+    dtypes: tuple[str, str]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    rows: tuple[int, ...] | None
+    zero_rows: tuple[int, ...]
+    total_rows: int
+    largest: float | None
+
+    @property
+    def all_zero(self) -> bool:
+        """Whether every differing row is zero in B."""
+        return self.rows is not None and self.rows == self.zero_rows
+
+
+def same_bytes(first: Path, second: Path, advance: Progress) -> bool:
+    """Whether two files hold the same bytes; two names of one file are not read."""
+    if first.samefile(second):
+        return True
+    size = first.stat().st_size
+    if size != second.stat().st_size:
+        return False
+    with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:
+        pair = (one.fileno(), 0, other.fileno(), 0)
+        return next(differing_chunks(*pair, size, advance), None) is None
+
+
+def differing_chunks(
+    first: int, first_begin: int, second: int, second_begin: int, length: int, advance: Progress
+) -> Iterator[tuple[int, int]]:
+    """Compare `length` bytes of two open files; yield the chunks that differ, as offsets from the beginnings.
+
+    Args:
+        first, second: file descriptors.
+        first_begin, second_begin: where the bytes begin in each.
+        length: how many bytes to compare.
+        advance: called with numbers of bytes compared.
+
+    Raises:
+        OSError: a file became shorter.
+    """
+    one, other = bytearray(CHUNK), bytearray(CHUNK)
+    position = 0
+    while position < length:
+        step = min(CHUNK, length - position)
+        if step < len(one):
+            one, other = bytearray(step), bytearray(step)
+        _fill(first, one, first_begin + position)
+        _fill(second, other, second_begin + position)
+        if one != other:
+            yield position, position + step
+        position += step
+        advance(step)
+
+
+def compare_tensors(
+    first: Weights, one: Tensor, second: Weights, other: Tensor, tolerance: float, name: str = ""
+) -> TensorDifference | None:
+    """Compare two tensors row by row.
+
+    Args:
+        first, second: the files.
+        one, other: the tensors.
+        tolerance: values a and b count as equal when |a - b| <= tolerance * |a| + 1e-7; 0 compares bytes.
+        name: how the difference calls the tensor (default: the first one's name).
+
+    Returns:
+        the difference, or None. Shapes that differ only by dimensions of length 1 at their ends are the same
+        rows (a 1x1 convolution and a linear layer).
+    """
+    dtypes, shapes = (one.dtype, other.dtype), (one.shape, other.shape)
+    total = one.shape[0] if one.shape else 1
+    name = name or one.name
+    if _trimmed(one.shape) != _trimmed(other.shape) or (one.dtype != other.dtype and tolerance == 0):
+        return TensorDifference(name, dtypes, shapes, None, (), total, None)
+    rows: list[int] = []
+    zero_rows: list[int] = []
+    largest = 0.0
+    row_length = prod(one.shape[1:])
+    rows_at_once = max(1, _ROWS_STEP // max(1, one.row_bytes or one.size))
+    for start in range(0, total, rows_at_once):
+        count = min(rows_at_once, total - start)
+        data = first.read(*_span(one, start, count))
+        data_b = second.read(*_span(other, start, count))
+        if one.dtype == other.dtype and data == data_b:
+            continue
+        differs, step_largest = _differing_rows(data, data_b, dtypes, count, row_length, tolerance)
+        for row in differs:
+            rows.append(start + row)
+            width = len(data_b) // count
+            if data_b[row * width : (row + 1) * width].count(0) == width:
+                zero_rows.append(start + row)
+        largest = max(largest, step_largest or 0.0)
+    if not rows and (tolerance or one.shape == other.shape):
+        return None
+    return TensorDifference(name, dtypes, shapes, tuple(rows), tuple(zero_rows), total, largest)
+
+
+def equal_tensors(first: Weights, one: Tensor, second: Weights, other: Tensor, advance: Progress) -> bool:
+    """Whether two tensors of the same dtype hold the same bytes."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if isinstance(first, SafetensorsWeights) and isinstance(second, SafetensorsWeights):
+        chunks = differing_chunks(
+            first.descriptor(), one.begin, second.descriptor(), other.begin, one.size, advance
+        )
+        return next(chunks, None) is None
+    for position in range(0, one.size, _ROWS_STEP):
+        stop = min(position + _ROWS_STEP, one.size)
+        pair = (one.begin + position, one.begin + stop), (other.begin + position, other.begin + stop)
+        if first.read(*pair[0]) != second.read(*pair[1]):
+            return False
+        advance(stop - position)
+    return True
+
+
+def _differing_rows(
+    data: bytes, data_b: bytes, dtypes: tuple[str, str], rows: int, row_length: int, tolerance: float
+) -> tuple[list[int], float | None]:
+    import numpy
+
+    from surgery.checkpoint.decode import decode
+
+    numbers, numbers_b = decode(data, dtypes[0]), decode(data_b, dtypes[1])
+    if numbers is None or numbers_b is None or (dtypes[0] == dtypes[1] and tolerance == 0):
+        bytes_a = numpy.frombuffer(data, "u1").reshape(rows, -1)
+        bytes_b = numpy.frombuffer(data_b, "u1").reshape(rows, -1)
+        differs = (bytes_a != bytes_b).any(axis=1)
+        return numpy.flatnonzero(differs).tolist(), _largest(numbers, numbers_b)
+    a, b = (each.astype(numpy.float64).reshape(rows, row_length) for each in (numbers, numbers_b))
+    with numpy.errstate(invalid="ignore"):
+        close = (numpy.abs(a - b) <= tolerance * numpy.abs(a) + _ABSOLUTE_TOLERANCE) | (a == b)
+    close |= numpy.isnan(a) & numpy.isnan(b)
+    return numpy.flatnonzero(~close.all(axis=1)).tolist(), _largest(numbers, numbers_b)
+
+
+def _largest(numbers: numpy.ndarray | None, numbers_b: numpy.ndarray | None) -> float | None:
+    import numpy
+
+    if numbers is None or numbers_b is None or not len(numbers):
+        return None
+    with numpy.errstate(invalid="ignore"):
+        gaps = numpy.abs(numbers.astype(numpy.float64) - numbers_b)
+    return float(numpy.nan_to_num(gaps, nan=numpy.inf, posinf=numpy.inf).max())
+
+
+def _span(tensor: Tensor, row: int, count: int) -> tuple[int, int]:
+    if not tensor.shape:
+        return tensor.begin, tensor.end
+    return tensor.begin + row * tensor.row_bytes, tensor.begin + (row + count) * tensor.row_bytes
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _fill(descriptor: int, buffer: bytearray, position: int) -> None:
+    done = os.preadv(descriptor, [buffer], position)
+    while done < len(buffer):
+        more = os.preadv(descriptor, [memoryview(buffer)[done:]], position + done)
+        if not more:
+            raise OSError("a file became shorter while it was compared")
+        done += more

@@ -1,0 +1,175 @@
+"""Patch: a source checkpoint and a set of neurons in, a new checkpoint with those rows zeroed for good out.
+
+1. Survey the source: every file, every copy of the denoiser (`surgery.checkpoint.layout`).
+2. Plan, or refuse, before the first byte is written (`surgery.checkpoint.plan`).
+3. Write into a hidden sibling folder: kernel copies, then zero bytes over the rows
+   (`surgery.checkpoint.writing`).
+4. Verify what was written, row by row (`surgery.checkpoint.verify`).
+5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.staging`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.checkpoint.copies import DenoiserCopy
+from surgery.checkpoint.file_names import MANIFEST_NAME
+from surgery.checkpoint.inputs import load_neurons, open_pickle
+from surgery.checkpoint.inspect import checkpoint_family
+from surgery.checkpoint.layout import survey
+from surgery.checkpoint.plan import Plan, make_plan
+from surgery.checkpoint.progress import byte_progress
+from surgery.checkpoint.roles import CheckpointFile
+from surgery.checkpoint.source import FILE, locate
+from surgery.checkpoint.staging import (
+    check_not_holding,
+    check_output,
+    check_space,
+    publish,
+    staging_folder,
+    sync_folder,
+)
+from surgery.checkpoint.verify import verify_output
+from surgery.checkpoint.writing import Hashes, hash_file, write_file
+from surgery.manifest import make_manifest, manifest_text
+from surgery.neurons import NeuronSet
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """What `patch` did.
+
+    Attributes:
+        output: the folder or file written.
+        manifest_path: its manifest: inside the folder, or beside the file.
+        manifest: the manifest's content (`surgery.manifest`).
+        copies: the denoiser copies patched.
+        left_out: the source's files that the output lacks, each with its reason.
+        warnings: what the user should know.
+        bytes: the size of the output.
+        seconds: wall time.
+    """
+
+    output: Path
+    manifest_path: Path
+    manifest: Mapping[str, Any]
+    copies: tuple[DenoiserCopy, ...]
+    left_out: tuple[CheckpointFile, ...]
+    warnings: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+
+def patch(
+    source: str | Path,
+    neurons: NeuronSet | Mapping[str, Sequence[int]] | str | Path,
+    output: str | Path,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    any_model: bool = False,
+    keep: Sequence[str] = (),
+    sha256: bool = True,
+    quiet: bool = True,
+) -> PatchResult:
+    """Write a new checkpoint in which the given neurons' rows are zero bytes, in every copy it holds.
+
+    Args:
+        source: a diffusers folder, a single file (.safetensors, or a .bin/.ckpt pickle), or a Hub id in the
+            cache.
+        neurons: a `NeuronSet`, layer name -> rows, or the path of a `neurons.json` (whose fingerprint is
+            checked).
+        output: the folder, or the `.safetensors` file, to write; its parent exists.
+        revision: for a Hub id.
+        force: replace an output that an earlier patch wrote.
+        any_model: do not refuse neurons whose fingerprint is another model's.
+        keep: further text files or pictures of the source to carry over.
+        sha256: hash every file of source and output for the manifest.
+        quiet: no progress bar.
+
+    Returns:
+        what was done; the manifest is in the output too.
+
+    Raises:
+        UsageError: a bad argument, or a checkpoint that cannot be patched safely; nothing was written.
+        GateError: what was written is not what was planned; it was removed.
+        SurgeryError: writing failed; nothing was left behind.
+    """
+    started = time.perf_counter()
+    neuron_set, fingerprint = load_neurons(neurons)
+    found = locate(source, revision)
+    destination = check_output(found, Path(output), force)
+    plan = make_plan(
+        survey(found, open_pickle), neuron_set, fingerprint=fingerprint, any_model=any_model, keep=keep
+    )
+    check_not_holding(destination, [file.location for file in plan.checkpoint.files])
+    check_space(destination, plan.total_bytes)
+    family = checkpoint_family(plan.checkpoint)
+    with staging_folder(destination) as staging:
+        root = staging / "content"
+        root.mkdir()
+        hashes = _write_files(plan, root, sha256, quiet)
+        manifest = make_manifest(plan, family, hashes, verify_output(root, plan))
+        manifest_path = _finish(plan, root, destination, manifest)
+    return PatchResult(
+        destination,
+        manifest_path,
+        manifest,
+        plan.copies,
+        plan.left_out,
+        plan.warnings,
+        plan.total_bytes,
+        time.perf_counter() - started,
+    )
+
+
+def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str, Hashes]:
+    """Write every planned file below `root`, hashing in a second thread; returns source path -> hashes."""
+    pending: dict[str, Future[Hashes]] = {}
+    with (
+        ThreadPoolExecutor(max_workers=1) as hasher,
+        byte_progress(plan.total_bytes, "patch", quiet) as advance,
+    ):
+        try:
+            if sha256:
+                pending = {task.file.path: hasher.submit(hash_file, task) for task in plan.tasks}
+            for task in plan.tasks:
+                destination = root / task.file.output
+                destination.parent.mkdir(exist_ok=True)
+                write_file(task, destination, advance)
+            return {path: future.result() for path, future in pending.items()}
+        except BaseException:
+            hasher.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _finish(plan: Plan, root: Path, destination: Path, manifest: Mapping[str, Any]) -> Path:
+    """Write the manifest, make everything durable, publish; returns the manifest's path."""
+    is_file = plan.checkpoint.source.kind == FILE
+    staged_manifest = root / MANIFEST_NAME
+    _write_durably(staged_manifest, manifest_text(manifest))
+    for folder, _, _ in os.walk(root):
+        sync_folder(Path(folder))
+    if not is_file:
+        publish(root, destination)
+        return destination / MANIFEST_NAME
+    (task,) = plan.tasks
+    manifest_path = destination.with_name(f"{destination.name}.{MANIFEST_NAME}")
+    # The old manifest goes first: at no moment does a manifest vouch for weights that it does not describe.
+    manifest_path.unlink(missing_ok=True)
+    publish(root / task.file.output, destination)
+    publish(staged_manifest, manifest_path)
+    return manifest_path
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,195 @@
+"""From a surveyed checkpoint and a `NeuronSet` to a plan: which file is written how, which bytes become zero.
+
+Every refusal happens here, before the first byte is written. The plan covers every copy of the denoiser that
+the output will hold; a copy that cannot be patched is either refused (where the pipeline may load it) or left
+out (a further single file at the root).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from surgery.checkpoint.architecture import check_configuration
+from surgery.checkpoint.copies import DenoiserCopy
+from surgery.checkpoint.layout import Checkpoint
+from surgery.checkpoint.model_match import match_copies
+from surgery.checkpoint.refusals import check_copy, check_names, the_denoiser
+from surgery.checkpoint.roles import LEAVE_OUT, CheckpointFile
+from surgery.checkpoint.safetensors_file import Tensor
+from surgery.checkpoint.side_files import check_side_file, kept_files
+from surgery.checkpoint.twins import check_no_twin
+from surgery.errors import UsageError
+from surgery.neurons import NeuronSet
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Rows of one tensor that become zero bytes."""
+
+    layer: str
+    tensor: Tensor
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileTask:
+    """One file to write: its source, its path in the output, and the rows to zero in it."""
+
+    file: CheckpointFile
+    edits: tuple[Edit, ...]
+
+    @property
+    def output_bytes(self) -> int:
+        """The size of the file in the output."""
+        return self.file.weights.header.file_bytes if self.file.weights else self.file.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything `patch` will do.
+
+    Attributes:
+        checkpoint: the source; its files carry their final action.
+        neurons: what is zeroed in every copy.
+        tasks: the files to write.
+        copies: the denoiser copies that the output will hold.
+        left_out: the files that are not carried over.
+        fingerprint: `matches`, `differs` (overridden by the user) or `not given`.
+        warnings: what the user should know.
+    """
+
+    checkpoint: Checkpoint
+    neurons: NeuronSet
+    tasks: tuple[FileTask, ...]
+    copies: tuple[DenoiserCopy, ...]
+    left_out: tuple[CheckpointFile, ...]
+    fingerprint: str
+    warnings: tuple[str, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """How many bytes will be written."""
+        return sum(task.output_bytes for task in self.tasks)
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    neurons: NeuronSet,
+    *,
+    fingerprint: Mapping[str, Any] | None = None,
+    any_model: bool = False,
+    keep: Sequence[str] = (),
+) -> Plan:
+    """Decide what to write, or refuse.
+
+    Args:
+        checkpoint: from `survey`, pickles opened.
+        neurons: the rows to zero.
+        fingerprint: of the model the neurons were found in; None when unknown.
+        any_model: go on although the fingerprint differs.
+        keep: files to carry over although no pipeline needs them.
+
+    Raises:
+        UsageError: for every reason in the README's table of refusals; nothing has been written.
+    """
+    if not neurons.count:
+        raise UsageError("neurons", "there is no neuron to zero", "give at least one row")
+    component = the_denoiser(checkpoint)
+    warnings = []
+    if component in checkpoint.configurations:
+        shown = f"{component}/config.json".lstrip("/")
+        warnings += check_configuration(checkpoint.configurations[component], shown)
+    checkpoint, copies = _patchable(checkpoint, component, neurons)
+    verdict = _check_fingerprint(checkpoint, copies, component, fingerprint, any_model)
+    warnings += verdict[1]
+    files = kept_files(checkpoint, keep)
+    edits = _edits(copies, neurons)
+    carried = [file for file in files if file.action != LEAVE_OUT]
+    tasks = tuple(FileTask(file, tuple(edits.get(file.path, ()))) for file in carried)
+    _check_outputs(tasks)
+    for file in carried:
+        if file.weights is None:
+            check_side_file(file)
+    check_no_twin(carried, copies, neurons)
+    left_out = tuple(file for file in files if file.action == LEAVE_OUT)
+    return Plan(checkpoint, neurons, tasks, copies, left_out, verdict[0], tuple(warnings))
+
+
+def _patchable(
+    checkpoint: Checkpoint, component: str, neurons: NeuronSet
+) -> tuple[Checkpoint, tuple[DenoiserCopy, ...]]:
+    """Check every copy; a root single file that cannot be patched is left out, any other refused."""
+    files = []
+    for file in checkpoint.files:
+        if file.action != LEAVE_OUT and file.weights is not None:
+            is_extra = checkpoint.source.kind == "folder" and not file.component and component != ""
+            own = [copy for copy in checkpoint.copies if file.path in copy.files]
+            try:
+                check_names(file, is_denoiser=file.component == component or is_extra)
+                for copy in own:
+                    check_copy(copy, neurons, checkpoint.configurations.get(component, {}))
+            except UsageError as error:
+                if not is_extra:
+                    raise
+                file = file.left_out(f"a further copy that cannot be patched: {error.cause}")
+        files.append(file)
+    checkpoint = replace(checkpoint, files=tuple(files))
+    gone = {file.path for file in files if file.action == LEAVE_OUT}
+    copies = tuple(copy for copy in checkpoint.copies if not gone & set(copy.files))
+    if not any(copy.component == component for copy in copies):
+        raise UsageError(
+            component or checkpoint.source.name, "holds no value layers", "give a whole checkpoint"
+        )
+    return replace(checkpoint, copies=copies), copies
+
+
+def _check_fingerprint(
+    checkpoint: Checkpoint,
+    copies: tuple[DenoiserCopy, ...],
+    component: str,
+    fingerprint: Mapping[str, Any] | None,
+    any_model: bool,
+) -> tuple[str, list[str]]:
+    if fingerprint is None:
+        return "not given", []
+    matches = match_copies(checkpoint, fingerprint)
+    # EMA and non-EMA weights differ, yet their rows play the same part: one matching copy vouches for all
+    own = [matches[copy.label] for copy in copies if copy.component == component]
+    if None in own:
+        strangers = [
+            f"{label}: {cause} (other weights of the same model?)"
+            for label, cause in matches.items()
+            if cause
+        ]
+        return "matches", strangers
+    if any_model:
+        return "differs", [f"the neurons were found in another model: {own[0]}"]
+    raise UsageError(
+        "neurons",
+        f"they were found in another model: {own[0]}",
+        "localize in this model, or pass --any-model",
+    )
+
+
+def _edits(copies: tuple[DenoiserCopy, ...], neurons: NeuronSet) -> dict[str, list[Edit]]:
+    edits: dict[str, list[Edit]] = {}
+    for copy in copies:
+        for layer, rows in neurons.items():
+            for path, tensor in copy.layers[layer].tensors():
+                edits.setdefault(path, []).append(Edit(layer, tensor, rows))
+    return edits
+
+
+def _check_outputs(tasks: tuple[FileTask, ...]) -> None:
+    seen: dict[str, str] = {}
+    for task in tasks:
+        folded = task.file.output.casefold()  # two names that a case-blind disk takes for one
+        if folded in seen:
+            raise UsageError(
+                task.file.path,
+                f"would be written to the same file as {seen[folded]}",
+                "remove or rename one of them",
+            )
+        seen[folded] = task.file.path
