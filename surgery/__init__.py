@@ -17,6 +17,7 @@ _EXPORTS = {
     "UsageError": "surgery.errors",
     "GateError": "surgery.errors",
     "localize": "surgery.localization.corpus",
+    "inspect_checkpoint": "surgery.checkpoint.inspect",
     "patch": "surgery.checkpoint.patch",
     "diff": "surgery.checkpoint.diff",
 }

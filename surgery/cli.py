@@ -17,6 +17,7 @@ from surgery.errors import SurgeryError
 COMMANDS = {
     "demo": "the whole job on the embedded testbed: localize, patch, diff, and a picture of the difference",
     "localize": "find the memorization neurons of a prompt corpus",
+    "inspect": "say what a checkpoint is made of, and what patch would do with each file",
     "patch": "zero neurons for good and write a new, standalone checkpoint",
     "diff": "compare two checkpoints row by row; with --plan, prove that nothing else changed",
 }

@@ -8,14 +8,14 @@ out (a further single file at the root).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from surgery.checkpoint.architecture import check_configuration
 from surgery.checkpoint.copies import DenoiserCopy
 from surgery.checkpoint.layout import Checkpoint
 from surgery.checkpoint.model_match import match_copies
-from surgery.checkpoint.refusals import check_copy, check_names, the_denoiser
+from surgery.checkpoint.refusals import patchable_copies, the_denoiser
 from surgery.checkpoint.roles import LEAVE_OUT, CheckpointFile
 from surgery.checkpoint.safetensors_file import Tensor
 from surgery.checkpoint.side_files import check_side_file, kept_files
@@ -101,7 +101,7 @@ def make_plan(
     if component in checkpoint.configurations:
         shown = f"{component}/config.json".lstrip("/")
         warnings += check_configuration(checkpoint.configurations[component], shown)
-    checkpoint, copies = _patchable(checkpoint, component, neurons)
+    checkpoint, copies = patchable_copies(checkpoint, component, neurons)
     verdict = _check_fingerprint(checkpoint, copies, component, fingerprint, any_model)
     warnings += verdict[1]
     files = kept_files(checkpoint, keep)
@@ -115,34 +115,6 @@ def make_plan(
     check_no_twin(carried, copies, neurons)
     left_out = tuple(file for file in files if file.action == LEAVE_OUT)
     return Plan(checkpoint, neurons, tasks, copies, left_out, verdict[0], tuple(warnings))
-
-
-def _patchable(
-    checkpoint: Checkpoint, component: str, neurons: NeuronSet
-) -> tuple[Checkpoint, tuple[DenoiserCopy, ...]]:
-    """Check every copy; a root single file that cannot be patched is left out, any other refused."""
-    files = []
-    for file in checkpoint.files:
-        if file.action != LEAVE_OUT and file.weights is not None:
-            is_extra = checkpoint.source.kind == "folder" and not file.component and component != ""
-            own = [copy for copy in checkpoint.copies if file.path in copy.files]
-            try:
-                check_names(file, is_denoiser=file.component == component or is_extra)
-                for copy in own:
-                    check_copy(copy, neurons, checkpoint.configurations.get(component, {}))
-            except UsageError as error:
-                if not is_extra:
-                    raise
-                file = file.left_out(f"a further copy that cannot be patched: {error.cause}")
-        files.append(file)
-    checkpoint = replace(checkpoint, files=tuple(files))
-    gone = {file.path for file in files if file.action == LEAVE_OUT}
-    copies = tuple(copy for copy in checkpoint.copies if not gone & set(copy.files))
-    if not any(copy.component == component for copy in copies):
-        raise UsageError(
-            component or checkpoint.source.name, "holds no value layers", "give a whole checkpoint"
-        )
-    return replace(checkpoint, copies=copies), copies
 
 
 def _check_fingerprint(

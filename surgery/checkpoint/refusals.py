@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from surgery.checkpoint.architecture import text_widths
 from surgery.checkpoint.copies import FLOATING, DenoiserCopy
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.names import refused_name, value_like, value_name
-from surgery.checkpoint.roles import CheckpointFile
+from surgery.checkpoint.roles import DENOISER, LEAVE_OUT, CheckpointFile
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 
@@ -37,6 +38,47 @@ def the_denoiser(checkpoint: Checkpoint) -> str:
     if checkpoint.kind != SINGLE and component not in checkpoint.configurations:
         raise UsageError(f"{component}/config.json", "no such file", "download the checkpoint again")
     return component
+
+
+def patchable_copies(
+    checkpoint: Checkpoint, component: str, neurons: NeuronSet
+) -> tuple[Checkpoint, tuple[DenoiserCopy, ...]]:
+    """Check every copy; a further single file that cannot be patched is left out, any other refused.
+
+    Args:
+        checkpoint: from `survey`.
+        component: its denoiser.
+        neurons: the rows to zero; an empty set checks everything but them.
+
+    Returns:
+        the checkpoint with its files' final actions, and the copies that can be patched.
+
+    Raises:
+        UsageError: a copy that the pipeline may load cannot be patched, or there is none.
+    """
+    files = []
+    for file in checkpoint.files:
+        if file.action != LEAVE_OUT and file.weights is not None:
+            is_extra = checkpoint.source.kind == "folder" and not file.component and component != ""
+            own = [copy for copy in checkpoint.copies if file.path in copy.files]
+            try:
+                check_names(file, is_denoiser=file.component == component or is_extra)
+                for copy in own:
+                    check_copy(copy, neurons, checkpoint.configurations.get(component, {}))
+            except UsageError as error:
+                if not is_extra:
+                    raise
+                file = file.left_out(f"a further copy that cannot be patched: {error.cause}")
+        files.append(file)
+    checkpoint = replace(checkpoint, files=tuple(files))
+    gone = {file.path for file in files if file.action == LEAVE_OUT}
+    copies = tuple(copy for copy in checkpoint.copies if not gone & set(copy.files))
+    unread = any(file.role == DENOISER and file.weights is None for file in files if file.path not in gone)
+    if not unread and not any(copy.component == component for copy in copies):
+        raise UsageError(
+            component or checkpoint.source.name, "holds no value layers", "give a whole checkpoint"
+        )
+    return replace(checkpoint, copies=copies), copies
 
 
 def check_names(file: CheckpointFile, is_denoiser: bool) -> None:

@@ -65,7 +65,7 @@ def _summary(manifest: object) -> str:
     lines += [f"  {copy['label']}: {'/'.join(copy['dtypes'])}, {copy['naming']} names" for copy in copies]
     equal = verified["rows_compared"] - verified["rows_zero"]
     lines.append(
-        f"verified: {verified['rows_zero']} rows zero, {equal} rows of {verified['value_layers']} value layers "
-        "equal to the source"
+        f"verified: {verified['rows_zero']} rows zero, {equal} rows of {verified['value_layers']} "
+        "value layers equal to the source"
     )
     return "\n".join(lines)
