@@ -1,0 +1,111 @@
+"""Textbook statistics of the verdict: exact rank tests, corrections for many tests, intervals, power.
+
+The null hypothesis for one attacked image is exchangeability: had the model never seen it, its score would be
+one more draw from whatever the control scores are drawn from. Nothing else is assumed, no normality, no equal
+variance. Then
+
+1. one image against K controls: the rank p-value p = (1 + number of controls at or above it) / (K + 1) is
+   exact (a permutation test over which of the K + 1 scores belongs to the image). Its smallest value is
+   1 / (K + 1): with fewer than 19 controls no single image can be separated at level 0.05.
+2. all images together: the exact Mann-Whitney test, with ties counted against us.
+3. m images at once: Benjamini-Hochberg by default (valid for p-values that share their controls: Bates et
+   al., "Testing for outliers with conformal p-values", Annals of Statistics 2023), or Holm. Holm never errs in
+   more than a share alpha of audits, but needs m / alpha - 1 controls before it can say anything.
+4. a share of successes: the exact Clopper-Pearson interval.
+5. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
+   cases, read off the controls themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy
+from scipy import stats
+
+from surgery.errors import UsageError
+
+CORRECTIONS = ("benjamini-hochberg", "holm")
+POWER = 0.8
+EXACT_PAIRS = 5_000  # up to so many (image, control) pairs every permutation is counted
+PERMUTATIONS = 20_000  # above, so many are drawn: still a valid test, p-values from 1 / 20,001 up
+
+
+def rank_p_value(score: float, controls: Sequence[float]) -> float:
+    """The exact one-sided p-value of one score against control scores; 1 where there are no controls."""
+    return (1 + sum(control >= score for control in controls)) / (len(controls) + 1)
+
+
+def pooled_p_value(scores: Sequence[float], controls: Sequence[float]) -> float:
+    """The exact one-sided Mann-Whitney p-value: do `scores` lie above `controls`?
+
+    Large sets are compared by random permutations (seeded) instead of all of them. Ties are ranked as if the control were the higher one, which can only raise the p-value. 1 where one side
+    is empty.
+    """
+    if not scores or not controls:
+        return 1.0
+    values = numpy.concatenate([numpy.asarray(scores, float), numpy.asarray(controls, float)])
+    is_control = numpy.arange(len(values)) >= len(scores)
+    ranks = numpy.empty(len(values))
+    ranks[numpy.lexsort((is_control, values))] = numpy.arange(len(values))
+    first, second = ranks[: len(scores)], ranks[len(scores) :]
+    if len(scores) * len(controls) <= EXACT_PAIRS:
+        return float(stats.mannwhitneyu(first, second, alternative="greater", method="exact").pvalue)
+    random = numpy.random.default_rng(0)
+    sums = [random.permutation(ranks)[: len(scores)].sum() for _ in range(PERMUTATIONS)]
+    return float((1 + (numpy.asarray(sums) >= first.sum()).sum()) / (PERMUTATIONS + 1))
+
+
+def corrected(p_values: Sequence[float], correction: str = "benjamini-hochberg") -> list[float]:
+    """Adjusted p-values for m tests: reject where the adjusted value is at most alpha.
+
+    Raises:
+        UsageError: the correction is unknown.
+    """
+    if correction not in CORRECTIONS:
+        raise UsageError(correction, "is not a known correction", f"choose from {', '.join(CORRECTIONS)}")
+    if not p_values:
+        return []
+    if correction == "benjamini-hochberg":
+        return [float(value) for value in stats.false_discovery_control(p_values, method="bh")]
+    count = len(p_values)
+    adjusted, highest = [0.0] * count, 0.0
+    for rank, index in enumerate(numpy.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided confidence interval of a share; (0, 1) where there were no trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def critical_score(controls: Sequence[float], alpha: float = 0.05) -> float:
+    """A score must exceed this for its rank p-value to be at most `alpha`; infinite with too few controls."""
+    # p <= alpha allows so many controls at or above the score; rounding guards 0.05 * 20 = 1.0000000000000002
+    allowed = math.floor(round(alpha * (len(controls) + 1), 9)) - 1
+    return math.inf if allowed < 0 else sorted(controls, reverse=True)[allowed]
+
+
+def detectable_effect(controls: Sequence[float], alpha: float = 0.05, power: float = POWER) -> float:
+    """The smallest rise in score over a never-seen image that the rank test finds with the given power.
+
+    A score drawn as the controls are, plus the effect, must exceed `critical_score`; the effect at which a
+    share `power` of the controls would do so. Infinite where there are too few controls for the level.
+    """
+    critical = critical_score(controls, alpha)
+    if math.isinf(critical):
+        return math.inf
+    # so many of the lowest controls may stay below the critical score
+    below = math.floor(round((1 - power) * len(controls), 9))
+    return critical - sorted(controls)[min(below, len(controls) - 1)]
+
+
+def controls_needed(alpha: float = 0.05) -> int:
+    """The fewest controls with which one image alone can be separated at level `alpha`."""
+    return math.ceil(round(1 / alpha, 9)) - 1

@@ -1,0 +1,118 @@
+"""Calibration of the statistics, by simulation: nominal levels are kept, stated power is reached."""
+
+import itertools
+import math
+
+import numpy
+import pytest
+from scipy import stats
+
+from surgery.auditing.statistics import (
+    clopper_pearson,
+    controls_needed,
+    corrected,
+    critical_score,
+    detectable_effect,
+    pooled_p_value,
+    rank_p_value,
+)
+from surgery.errors import UsageError
+
+ROUNDS = 4000
+
+
+def upper_bound(rate, trials):
+    """What a rate may reach in a simulation of so many trials without refuting the nominal rate (4 sigma)."""
+    return rate + 4 * math.sqrt(rate * (1 - rate) / trials)
+
+
+@pytest.mark.parametrize("controls", [19, 20, 39])
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "standard_cauchy"])
+def test_false_positive_rate_of_one_image_is_at_most_nominal(controls, draw):
+    random = numpy.random.default_rng(controls)
+    table = getattr(random, draw)((ROUNDS, controls + 1))
+    rejected = [rank_p_value(row[0], row[1:]) <= 0.05 for row in table]
+    assert numpy.mean(rejected) <= upper_bound(0.05, ROUNDS)
+    assert numpy.mean(rejected) >= 0.03, "the test is exact, so it must not be idle either"
+
+
+@pytest.mark.parametrize("correction", ["benjamini-hochberg", "holm"])
+def test_an_audit_of_a_clean_model_raises_a_false_alarm_at_most_at_the_nominal_rate(correction):
+    random = numpy.random.default_rng(1)
+    alarms = 0
+    for _ in range(2000):
+        controls, images = random.standard_normal(39), random.standard_normal(18)
+        p_values = [rank_p_value(score, controls) for score in images]
+        alarms += min(corrected(p_values, correction)) <= 0.05
+    assert alarms / 2000 <= upper_bound(0.05, 2000)
+
+
+def test_false_discoveries_stay_at_the_nominal_share_where_half_of_the_images_are_left():
+    random = numpy.random.default_rng(2)
+    shares = []
+    for _ in range(1500):
+        controls = random.standard_normal(39)
+        images = random.standard_normal(16) + numpy.repeat([8.0, 0.0], 8)
+        called = numpy.array(corrected([rank_p_value(s, controls) for s in images])) <= 0.05
+        shares.append(called[8:].sum() / max(1, called.sum()))
+    assert numpy.mean(shares) <= upper_bound(0.05, 1500)
+
+
+def test_pooled_test_keeps_its_level_with_ties_too():
+    random = numpy.random.default_rng(3)
+    for ties in (False, True):
+        table = random.standard_normal((1500, 14))
+        table = table.round() if ties else table
+        rejected = [pooled_p_value(list(row[:6]), list(row[6:])) <= 0.05 for row in table]
+        assert numpy.mean(rejected) <= upper_bound(0.05, 1500)
+
+
+def test_pooled_p_value_is_the_permutation_p_value(monkeypatch):
+    scores, controls = [0.9, 0.7, 0.4], [0.1, 0.5, 0.3, 0.6]
+    values = numpy.array(scores + controls)
+    order = values.argsort().argsort()
+    sums = [sum(order[list(chosen)]) for chosen in itertools.combinations(range(7), 3)]
+    expected = numpy.mean([total >= order[:3].sum() for total in sums])
+    assert pooled_p_value(scores, controls) == pytest.approx(expected)
+    monkeypatch.setattr("surgery.auditing.statistics.EXACT_PAIRS", 0)
+    assert pooled_p_value(scores, controls) == pytest.approx(expected, abs=0.02)
+    assert pooled_p_value([], controls) == pooled_p_value(scores, []) == 1.0
+
+
+def test_corrections_against_worked_examples():
+    assert corrected([0.01, 0.04, 0.03, 0.005], "holm") == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert corrected([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert corrected([]) == []
+    with pytest.raises(UsageError, match="not a known correction"):
+        corrected([0.1], "bonferoni")
+
+
+def test_clopper_pearson_covers_and_matches_its_textbook_values():
+    assert clopper_pearson(0, 10) == pytest.approx((0.0, 0.3085), abs=1e-4)
+    assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+    for share in (0.03, 0.3, 0.5):
+        weights = stats.binom.pmf(range(13), 12, share)
+        intervals = [clopper_pearson(successes, 12) for successes in range(13)]
+        coverage = sum(w for w, (low, high) in zip(weights, intervals, strict=True) if low <= share <= high)
+        assert coverage >= 0.95
+
+
+def test_power_statement_is_true():
+    random = numpy.random.default_rng(4)
+    found = []
+    for _ in range(1500):
+        controls = random.standard_normal(40)
+        effect = detectable_effect(controls)
+        found.append(rank_p_value(random.standard_normal() + effect, controls) <= 0.05)
+    assert numpy.mean(found) == pytest.approx(0.8, abs=0.06)
+
+
+def test_too_few_controls_can_say_nothing():
+    assert controls_needed(0.05) == 19 and controls_needed(0.1) == 9
+    assert math.isinf(detectable_effect(list(range(18)))) and math.isinf(critical_score(list(range(18))))
+    controls = list(range(19))
+    assert critical_score(controls) == 18
+    assert rank_p_value(18.5, controls) == pytest.approx(0.05)
+    assert rank_p_value(18, controls) > 0.05, "a tie counts against us"
+    assert detectable_effect(controls) == 18 - 3
