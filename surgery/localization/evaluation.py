@@ -1,0 +1,145 @@
+"""One prompt's question, asked again and again: with these neurons off, is the memory broken?
+
+An evaluation predicts the noise for the kept seeds with a set of neurons off and scores the noise differences
+under the criterion. `score` gives the exact score. `breaks` gives the answer to "score below the threshold?"
+and stops after the first few seeds where these already prove it is not. Blocks of the denoiser that lie
+before the first layer whose neurons differ from an earlier run are not computed again but replayed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from surgery.localization.criteria import Criterion, Gate
+from surgery.localization.memorization import pairwise_scores, window_of
+from surgery.model.denoising import Conditioning, NoisePredictor, noise_differences
+from surgery.model.replay import BlockRecorder
+from surgery.neurons import NeuronSet
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outcome of one test.
+
+    Attributes:
+        broken: whether the score lies below the threshold.
+        score: the exact score over all kept seeds, or a lower bound of it where the test stopped early.
+        exact: which of the two.
+    """
+
+    broken: bool
+    score: float
+    exact: bool
+
+
+class PromptEvaluator:
+    """Evaluations of one prompt on one set of latents.
+
+    Args:
+        predictor: runs and counts the denoiser.
+        conditioning: of the one prompt.
+        latents: [seeds, channels, height, width].
+        criterion: how noise differences become a score.
+        replays: keep block outputs and replay them (the fast strategy).
+
+    Attributes:
+        gate: filled by `judge`: the unablated score and the kept seeds.
+    """
+
+    def __init__(
+        self,
+        predictor: NoisePredictor,
+        conditioning: Conditioning,
+        latents: torch.Tensor,
+        criterion: Criterion,
+        replays: bool = False,
+    ) -> None:
+        self.predictor = predictor
+        self.conditioning = conditioning
+        self.latents = latents
+        self.criterion = criterion
+        self.window = window_of(*latents.shape[-2:])
+        self.evaluations = 0
+        self.gate = Gate(0.0, ())
+        # With guidance a batch holds every latent twice: stored outputs would not line up with the latents.
+        usable = replays and predictor.guidance is None
+        self._recorder = BlockRecorder(predictor.model.denoiser) if usable else None
+        self._first_seeds = latents.shape[0]
+        self.unablated = torch.zeros_like(latents)  # until `judge` has run
+
+    def judge(self, threshold: float) -> Gate:
+        """Predict without ablation and pass the gate; the kept seeds are those of every later evaluation."""
+        self.evaluations += 1
+        with self._recording(NeuronSet()):
+            prediction = self._predict(self.latents, None, 0)
+        differences = noise_differences(prediction, self.latents)
+        pairwise = pairwise_scores(differences, self.window)
+        self.gate = self.criterion.gate(pairwise, threshold)
+        # Seeds that agree most come first: they are the ones on which a failing test shows soonest.
+        kept = torch.tensor(self.gate.kept, dtype=torch.long)
+        if len(kept) > 1:
+            kept = kept[pairwise[kept][:, kept].sum(dim=1).argsort(descending=True, stable=True)]
+        self.latents = self.latents[kept]
+        self.unablated = differences[kept.to(differences.device)]
+        if self._recorder is not None:
+            self._recorder.reorder(kept)
+        if len(kept) > 1:
+            self._first_seeds = self.criterion.first_seeds(pairwise[kept][:, kept], threshold)
+        return self.gate
+
+    def unablated_score(self) -> float:
+        """The score of the empty set, known from the gate's own run."""
+        return self._bound(self.unablated)
+
+    def score(self, neurons: NeuronSet) -> float:
+        """The exact score with the neurons off, over the kept seeds."""
+        self.evaluations += 1
+        return self._bound(self._differences(neurons, 0, len(self.latents)))
+
+    def breaks(
+        self, neurons: NeuronSet, threshold: float, strictly: bool = True, keep: bool = False
+    ) -> Answer:
+        """Test whether the score lies below the threshold (or at most at it, if not `strictly`).
+
+        Looks at the most telling seeds first and stops there if they prove that the score does not. `keep`
+        stores block outputs, so that later tests can replay those they share with this one.
+        """
+        if not neurons:
+            score = self.unablated_score()
+            return Answer(_below(score, threshold, strictly), score, True)
+        self.evaluations += 1
+        seeds = len(self.latents)
+        with self._recording(neurons) if keep else nullcontext():
+            differences = self._differences(neurons, 0, self._first_seeds)
+            bound = self._bound(differences)
+            if self._first_seeds < seeds and _below(bound, threshold, strictly):
+                rest = self._differences(neurons, self._first_seeds, seeds)
+                differences = torch.cat([differences, rest])
+                bound = self._bound(differences)
+        return Answer(_below(bound, threshold, strictly), bound, len(differences) == seeds)
+
+    def _bound(self, ablated: torch.Tensor) -> float:
+        seen = len(ablated)
+        return self.criterion.bound(ablated, self.unablated[:seen], len(self.latents), self.window)
+
+    def _differences(self, neurons: NeuronSet, start: int, stop: int) -> torch.Tensor:
+        latents = self.latents[start:stop]
+        return noise_differences(self._predict(latents, neurons, start), latents)
+
+    def _recording(self, neurons: NeuronSet) -> AbstractContextManager[None]:
+        if self._recorder is None:
+            return nullcontext()
+        return self._recorder.recording(neurons, len(self.latents))
+
+    def _predict(self, latents: torch.Tensor, neurons: NeuronSet | None, start: int) -> torch.Tensor:
+        replay = None
+        if self._recorder is not None:
+            replay = self._recorder.replay_for(neurons or NeuronSet(), start, start + len(latents))
+        return self.predictor.predict(latents, self.conditioning, neurons, replay)
+
+
+def _below(score: float, threshold: float, strictly: bool) -> bool:
+    return score < threshold if strictly else score <= threshold

@@ -1,0 +1,104 @@
+"""Fast refinement of one prompt: `surgery.localization.search` over real tests, with the published walk
+behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from surgery.localization.evaluation import Answer, PromptEvaluator
+from surgery.localization.refinement import refine
+from surgery.localization.search import MonotoneOracle, NotMonotone, refine_fast
+from surgery.localization.selection import Neuron, Selection, without_duplicates
+from surgery.neurons import NeuronSet
+
+
+@dataclass
+class Found:
+    """What refinement returns: the neurons that stay, their score, and how the search went."""
+
+    neurons: list[Neuron]
+    score: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class FastRefinement:
+    """The tests of one prompt's refinement, answered by an evaluator and remembered.
+
+    Args:
+        evaluator: of the prompt.
+        selection: the initial set and its score.
+        z: layer name -> z-scores, which rank the neurons by importance.
+        threshold: of refinement.
+    """
+
+    def __init__(
+        self,
+        evaluator: PromptEvaluator,
+        selection: Selection,
+        z: Mapping[str, torch.Tensor],
+        threshold: float,
+    ) -> None:
+        self.evaluator = evaluator
+        self.selection = selection
+        self.threshold = threshold
+        self.order = without_duplicates(selection.neurons)
+        self.bits = {neuron: 1 << position for position, neuron in enumerate(self.order)}
+        self.ranked = sorted(self.order, key=lambda neuron: -float(z[neuron[0]][neuron[1]]))
+        self.oracle = MonotoneOracle(self._test)
+
+    def search(self, spot_checks: bool) -> Found:
+        """The fast search.
+
+        Raises:
+            NotMonotone: the answers contradict each other.
+        """
+        oracle = self.oracle
+        everything, reached = (1 << len(self.order)) - 1, self.selection.score
+        if not oracle.learn(everything, Answer(reached < self.threshold, reached, True)):
+            raise NotMonotone
+        unablated = self.evaluator.unablated_score()
+        oracle.learn(0, Answer(unablated < self.threshold, unablated, True))
+        layers = list(dict.fromkeys(layer for layer, _ in self.order))
+        by_layer = [[neuron for neuron in self.order if neuron[0] == layer] for layer in reversed(layers)]
+        kept = refine_fast(
+            [self.bits[neuron] for members in by_layer for neuron in members],
+            [sum(self.bits[neuron] for neuron in members) for members in by_layer],
+            [self.bits[neuron] for neuron in self.ranked],
+            oracle,
+        )
+        if spot_checks:
+            oracle.spot_check()
+        score = self._exact_score(kept)
+        if score >= self.threshold:
+            raise NotMonotone
+        return Found(self._neurons(kept), score, {"search": "group tests", "inferred": len(oracle.inferred)})
+
+    def walk(self, details: dict[str, Any]) -> Found:
+        """The published walk, test by test; answers of real tests are not asked for again."""
+        bits = self.bits
+
+        def breaks(neurons: NeuronSet) -> bool:
+            off = sum(bits[pair] for pair in neurons.pairs())
+            if off not in self.oracle.known:
+                self.oracle.known[off] = self._test(off)
+            return self.oracle.known[off].broken
+
+        kept = refine(self.selection.neurons, breaks)
+        return Found(kept, self._exact_score(sum(bits[neuron] for neuron in kept)), details)
+
+    def _test(self, off: int) -> Answer:
+        return self.evaluator.breaks(NeuronSet.from_pairs(self._neurons(off)), self.threshold)
+
+    def _exact_score(self, off: int) -> float:
+        known = self.oracle.known.get(off)
+        if known is not None and known.exact:
+            return known.score
+        return self.evaluator.score(NeuronSet.from_pairs(self._neurons(off)))
+
+    def _neurons(self, off: int) -> list[Neuron]:
+        return [neuron for neuron in self.order if self.bits[neuron] & off]

@@ -1,0 +1,123 @@
+"""The journal of a run: one line per finished prompt, so that a killed run goes on where it stopped.
+
+A JSON-lines file. Its first line is the header `{"format": "surgery.journal/1", "run": {...}}` with
+everything that the records depend on (settings, thresholds, model fingerprint); each further line is one
+prompt's record as in `neurons.json`. Every line is flushed to the disk as its prompt ends, so that a kill
+loses at most the prompts under way; a half-written last line is dropped. Each process writes a journal of its
+own, `NAME`, `NAME.1`, ... and reads all of them, so that a run may go on with another number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from surgery.errors import UsageError
+from surgery.localization.records import PromptRecord, check_writable
+
+FORMAT = "surgery.journal/1"
+
+
+class Journal:
+    """The journal of one process.
+
+    Args:
+        path: of process 0's journal.
+        run: what the records depend on, as JSON values; a journal made with anything else is refused.
+        rank: of this process.
+
+    Attributes:
+        records: prompt -> record, of every journal found.
+
+    Raises: UsageError: a journal was made with other settings (the differences are named), or cannot be read
+        or written.
+    """
+
+    def __init__(self, path: str | Path, run: Mapping[str, Any], rank: int = 0) -> None:
+        first = check_writable(path)
+        self.path = first if rank == 0 else first.with_name(f"{first.name}.{rank}")
+        self.run = json.loads(json.dumps(run))
+        self.records: dict[str, PromptRecord] = {}
+        for found in sorted([first, *first.parent.glob(f"{_glob_safe(first.name)}.[0-9]*")]):
+            if found.is_file():
+                self.records.update(self._read(found))
+        self._file = self._open()
+
+    def append(self, record: PromptRecord) -> None:
+        """Write one record and wait until it is on the disk."""
+        self._write_line(record.as_json())
+        self.records[record.prompt] = record
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self) -> Any:
+        _drop_half_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+        if self.path.stat().st_size == 0:
+            self._write_line({"format": FORMAT, "run": self.run})
+        return self._file
+
+    def _write_line(self, value: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self, path: Path) -> dict[str, PromptRecord]:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                path, f"cannot be read as a journal ({error})", "name another with --journal"
+            ) from None
+        whole = [line for line in lines if line.endswith("\n")]
+        if not whole:
+            return {}
+        try:
+            header, *entries = [json.loads(line) for line in whole]
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']!r}")
+            self._refuse_other_run(path, header["run"])
+            return {entry["prompt"]: PromptRecord.from_json(entry) for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(path, f"is not a journal ({error})", "name another with --journal") from None
+
+    def _refuse_other_run(self, path: Path, run: Mapping[str, Any]) -> None:
+        differences = []
+        for name in sorted({*run, *self.run}):
+            there, here = run.get(name), self.run.get(name)
+            if there == here:
+                continue
+            if isinstance(there, dict) and isinstance(here, dict) and name != "fingerprint":
+                for inner in sorted({*there, *here}):
+                    if there.get(inner) != here.get(inner):
+                        differences.append(f"{inner} {there.get(inner)!r} there, {here.get(inner)!r} here")
+            else:
+                differences.append(
+                    "another model" if name == "fingerprint" else f"{name} {there!r} there, {here!r} here"
+                )
+        if differences:
+            raise UsageError(
+                path,
+                f"was made with other settings ({'; '.join(differences)})",
+                "use the same settings, or remove the journal to start anew",
+            )
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cut a last line without a line end: the run was killed while writing it."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            file.truncate(whole)
+
+
+def _glob_safe(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -1,0 +1,129 @@
+"""The memorization score: 3-scale MS-SSIM between noise differences, batched over pairs.
+
+MS-SSIM after Wang, Simoncelli and Bovik (2003), with the constants of the NeMo paper (arXiv 2406.02366):
+Gaussian window, K1 = 0.01, K2 = 0.03, three scales with exponents 0.33 each, data range from the inputs,
+negative terms clipped to 0. For one pair (a, b):
+
+1. At each scale, local means, variances and the covariance under the window, borders reflected.
+2. The first two scales give their mean contrast-structure term, the third its mean full SSIM; between scales
+   both pictures are averaged 2 x 2.
+3. The score is the product of the three terms, each to the power 0.33.
+
+The published window has 11 taps (sigma 1.5), which does not fit the third scale of latents below 40 x 40:
+there the window shrinks with the latent (16 x 16: 5 taps, sigma 0.5), see `window_of`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as functional
+
+from surgery.errors import UsageError
+
+BETAS = (0.33, 0.33, 0.33)
+K1, K2 = 0.01, 0.03
+SIGMA_OF_RADIUS = {
+    5: 1.5,
+    4: 1.2,
+    3: 0.9,
+    2: 0.5,
+    1: 0.3,
+}  # radius = int(3.5 * sigma + 0.5), the usual truncation
+SMALLEST_SIDE = 8
+PAIRS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Window:
+    """A Gaussian window: `taps` wide, standard deviation `sigma` (in latent pixels)."""
+
+    taps: int
+    sigma: float
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the 11-tap window of the paper."""
+        return self.taps == 11
+
+
+def window_of(height: int, width: int) -> Window:
+    """The largest window, up to the published 11 taps, whose radius is at most half the side at the third
+    scale.
+
+    Raises:
+        UsageError: the latent is smaller than 8 x 8, too small for three scales.
+    """
+    side = min(height, width)
+    if side < SMALLEST_SIDE:
+        raise UsageError(
+            f"latents of {height} x {width}", "are too small for three scales", "8 x 8 is the least"
+        )
+    radius = min(5, side // 4 // 2)
+    return Window(2 * radius + 1, SIGMA_OF_RADIUS[radius])
+
+
+def ms_ssim(first: torch.Tensor, second: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+    """MS-SSIM of n pairs.
+
+    Args:
+        first, second: noise differences, float32 [n, channels, height, width].
+        window: default: `window_of` the latent size.
+
+    Returns:
+        float32 [n]; 1 for equal pictures, near 0 for unrelated ones.
+    """
+    window = window or window_of(first.shape[-2], first.shape[-1])
+    kernel = _kernel(window, first.shape[1], first.device)
+    spans = [picture.flatten(1).amax(1) - picture.flatten(1).amin(1) for picture in (first, second)]
+    span = torch.maximum(*spans).clamp_min(torch.finfo(torch.float32).tiny).view(-1, 1, 1, 1)
+    score = torch.ones(first.shape[0], device=first.device)
+    for scale, beta in enumerate(BETAS):
+        similarity, contrast = _terms(first, second, kernel, window.taps // 2, span)
+        term = similarity if scale == len(BETAS) - 1 else contrast
+        score = score * term.clamp_min(0.0) ** beta
+        first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
+    return score
+
+
+def pairwise_scores(differences: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+    """Scores of every pair of seeds of one prompt: [seeds, channels, h, w] -> symmetric [seeds, seeds], 1 on
+    the diagonal."""
+    seeds = differences.shape[0]
+    rows, columns = torch.triu_indices(seeds, seeds, offset=1).to(differences.device)
+    parts = [
+        ms_ssim(differences[some_rows], differences[some_columns], window)
+        for some_rows, some_columns in zip(
+            rows.split(PAIRS_AT_ONCE), columns.split(PAIRS_AT_ONCE), strict=True
+        )
+    ]
+    scores = torch.eye(seeds, device=differences.device)
+    if parts:
+        scores[rows, columns] = scores[columns, rows] = torch.cat(parts)
+    return scores.cpu()
+
+
+def _kernel(window: Window, channels: int, device: torch.device) -> torch.Tensor:
+    positions = torch.arange(window.taps, dtype=torch.float32, device=device) - window.taps // 2
+    line = torch.exp(-((positions / window.sigma) ** 2) / 2)
+    line = line / line.sum()
+    return torch.outer(line, line).expand(channels, 1, window.taps, window.taps).contiguous()
+
+
+def _terms(
+    first: torch.Tensor, second: torch.Tensor, kernel: torch.Tensor, radius: int, span: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean SSIM and mean contrast-structure term of each pair, both [n]."""
+    stable_mean, stable_variance = (K1 * span) ** 2, (K2 * span) ** 2
+    first, second = (functional.pad(picture, (radius,) * 4, mode="reflect") for picture in (first, second))
+    stacked = torch.cat([first, second, first * first, second * second, first * second])
+    filtered = functional.conv2d(stacked, kernel, groups=kernel.shape[0]).chunk(5)
+    mean_first, mean_second = filtered[0], filtered[1]
+    squares, product = (mean_first**2, mean_second**2), mean_first * mean_second
+    variances = (filtered[2] - squares[0]).clamp_min(0.0) + (filtered[3] - squares[1]).clamp_min(0.0)
+    contrast = (2 * (filtered[4] - product) + stable_variance) / (variances + stable_variance)
+    similarity = contrast * (2 * product + stable_mean) / (squares[0] + squares[1] + stable_mean)
+    # The contrast term leaves the border out, the full SSIM keeps it: so the published scores were computed.
+    inner = contrast[..., radius:-radius, radius:-radius]
+    return similarity.flatten(1).mean(1), inner.flatten(1).mean(1)

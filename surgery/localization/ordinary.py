@@ -1,0 +1,40 @@
+"""Which ordinary captions a model is calibrated on."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from surgery.errors import UsageError
+from surgery.localization.prompts import collect_prompts, read_prompts
+from surgery.model.pipeline import LiveModel
+
+BESIDE_THE_MODEL = "ordinary-prompts.txt"
+PACKAGED = "packaged ordinary captions"
+
+
+def ordinary_prompts(model: LiveModel, path: str | Path | None = None) -> tuple[list[str], str]:
+    """The ordinary captions for a model, and where they came from.
+
+    A given file comes first; then `ordinary-prompts.txt` in the model's own folder (a model with a vocabulary
+    of its own brings its captions along); then the captions that ship with this package.
+
+    Raises:
+        UsageError: the file cannot be read as a corpus, or holds fewer than two captions.
+    """
+    beside = Path(model.source).expanduser() / BESIDE_THE_MODEL
+    if path is not None:
+        corpus = read_prompts(path)
+    elif beside.is_file():
+        corpus = read_prompts(beside)
+    else:
+        return packaged_captions(), PACKAGED
+    if len(corpus.prompts) < 2:
+        raise UsageError(path or beside, "holds a single caption", "a standard deviation needs at least two")
+    return corpus.prompts, corpus.source
+
+
+def packaged_captions() -> list[str]:
+    """The ordinary captions that ship with this package."""
+    text = (files("surgery.localization") / "captions" / "ordinary.txt").read_text(encoding="utf-8")
+    return collect_prompts(text.splitlines()).prompts

@@ -1,0 +1,155 @@
+"""Initial selection: from thousands of neurons to a set that breaks the memory.
+
+Step i of the published descent takes every neuron with z > theta, plus in each layer the k neurons with the
+largest activation, where theta = start - i x step (at least the minimum) and k = first k + i. It ablates them
+and stops at the first step whose score is at most the threshold. Where the last step (theta at its minimum,
+or k at its maximum) does not reach it, the prompt is unresolved, and the score reached there is the threshold
+of refinement.
+
+The sets grow with i. The fast search therefore gallops (steps 0, 1, 3, 7, ...) to the first that breaks, then
+bisects the gap: the same step as the published walk, wherever the score falls as neurons are added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from surgery.localization.evaluation import Answer
+from surgery.localization.settings import LocalizeSettings
+from surgery.neurons import NeuronSet
+
+Neuron = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the descent: z-score threshold (None: not used) and neurons per layer."""
+
+    theta: float | None
+    k: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Where the descent stopped.
+
+    Attributes: neurons: the initial set in the published order, WITH the duplicates that top-k adds: layers
+        in the order
+            of the signal; in each, rows by z-score rising, then the top-k rows by falling activation.
+        step: theta and k.
+        steps: how many steps the published walk takes to get here.
+        score: the score with the set off.
+        resolved: whether it is at most the threshold.
+    """
+
+    neurons: list[Neuron]
+    step: Step
+    steps: int
+    score: float
+    resolved: bool
+
+
+class Descent:
+    """The nested candidate sets of one prompt.
+
+    Args:
+        activation: layer name -> [rows] activations of the prompt, layers in the order of the signal.
+        z: layer name -> [rows] z-scores.
+        settings: start, step and end of theta and k.
+    """
+
+    def __init__(
+        self,
+        activation: Mapping[str, torch.Tensor],
+        z: Mapping[str, torch.Tensor],
+        settings: LocalizeSettings,
+    ) -> None:
+        self.z = z
+        self.by_activation = {
+            name: values.argsort(descending=True, stable=True).tolist() for name, values in activation.items()
+        }
+        self.settings = settings
+
+    @property
+    def last(self) -> int:
+        """The number of the last step."""
+        ends = []
+        if self.settings.use_theta:
+            span = self.settings.theta_start - self.settings.theta_minimum
+            ends.append(math.ceil(round(span / self.settings.theta_step, 9)))
+        if self.settings.use_top_k:
+            widest = max(len(rows) for rows in self.by_activation.values())
+            ends.append(max(0, min(self.settings.top_k_maximum, widest) - self.settings.top_k_start))
+        return min(ends)
+
+    def step(self, number: int) -> Step:
+        """Theta and k of a step."""
+        settings = self.settings
+        theta = max(settings.theta_start - number * settings.theta_step, settings.theta_minimum)
+        return Step(
+            theta if settings.use_theta else None, settings.top_k_start + number if settings.use_top_k else 0
+        )
+
+    def neurons(self, number: int) -> list[Neuron]:
+        """The candidate set of a step, in the published order, duplicates included."""
+        step = self.step(number)
+        chosen: list[Neuron] = []
+        for name, order in self.by_activation.items():
+            if step.theta is not None:
+                chosen.extend((name, row) for row in (self.z[name] > step.theta).nonzero().flatten().tolist())
+            chosen.extend((name, row) for row in order[: step.k])
+        return chosen
+
+
+def walk(descent: Descent, score: Callable[[NeuronSet], float], threshold: float) -> Selection:
+    """The published walk: one evaluation per step."""
+    for number in range(descent.last + 1):
+        neurons = descent.neurons(number)
+        reached = score(NeuronSet.from_pairs(neurons))
+        if reached <= threshold:
+            break
+    return Selection(neurons, descent.step(number), number + 1, reached, reached <= threshold)
+
+
+def gallop(
+    descent: Descent, test: Callable[[NeuronSet], Answer], score: Callable[[NeuronSet], float]
+) -> Selection:
+    """The same step as `walk` finds, wherever the score falls as neurons are added.
+
+    Args:
+        descent: the candidate sets.
+        test: whether a set's score is at most the selection threshold; may stop early.
+        score: exact score of a set.
+    """
+    last = descent.last
+    answers: dict[int, Answer] = {}
+
+    def breaks(number: int) -> bool:
+        answers[number] = test(NeuronSet.from_pairs(descent.neurons(number)))
+        return answers[number].broken
+
+    failed, number, stride = -1, 0, 1
+    while not (broken := breaks(number)) and number < last:
+        failed, number, stride = number, min(number + stride, last), stride * 2
+    while broken and number - failed > 1:
+        middle = (failed + number) // 2
+        if breaks(middle):
+            number = middle
+        else:
+            failed = middle
+    neurons = descent.neurons(number)
+    reached = answers[number].score if answers[number].exact else score(NeuronSet.from_pairs(neurons))
+    return Selection(neurons, descent.step(number), number + 1, reached, broken)
+
+
+def without_duplicates(neurons: Sequence[Neuron]) -> list[Neuron]:
+    """Each neuron once, at the place of its LAST copy.
+
+    The published refinement drops one copy of a duplicated neuron per successful test, so that its last copy
+    decides: an order without duplicates gives the same set from there.
+    """
+    return list(dict.fromkeys(reversed(neurons)))[::-1]

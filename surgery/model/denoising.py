@@ -1,0 +1,315 @@
+"""Seeded latents, prompt conditioning, noise predictions and noise differences, sampling.
+
+A noise difference (NeMo, arXiv 2406.02366, section 3) is `eps(x_T, t, y) - x_T`, scaled to [0, 1] per sample
+and channel: what the denoiser adds to its own input at the noisy end. For a memorized prompt it looks alike
+for every seed. The latents x_T have unit variance and are never denoised; t is taken from the pipeline's own
+scheduler. Latents are drawn on the CPU in float32, so that every device and number type starts from the same
+noise.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from surgery.errors import SurgeryError, UsageError
+from surgery.model.ablation import ablate_each, neuron_mask
+from surgery.model.pipeline import LiveModel
+from surgery.model.work import Work
+from surgery.neurons import NeuronSet
+
+MINIMUM_RANGE = 1e-12  # a channel that is constant scales to zeros instead of dividing by zero
+Replay = Any  # surgery.model.replay.BlockReplay, which imports nothing from here
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser is told about n prompts.
+
+    Attributes:
+        embeddings: [n, tokens, width], the text embeddings that the value layers read.
+        added: further inputs, each [n, ...] (SDXL: `text_embeds` and `time_ids`); empty for SD1 and SD2.
+    """
+
+    embeddings: torch.Tensor
+    added: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.embeddings.shape[0]
+
+    def select(self, index: torch.Tensor | slice) -> Conditioning:
+        """The conditioning of some of the prompts, by position."""
+        return Conditioning(
+            self.embeddings[index], {name: value[index] for name, value in self.added.items()}
+        )
+
+    def repeat(self, times: int) -> Conditioning:
+        """Each prompt `times` times in a row: [n * times, ...]."""
+        added = {name: value.repeat_interleave(times, 0) for name, value in self.added.items()}
+        return Conditioning(self.embeddings.repeat_interleave(times, 0), added)
+
+    def join(self, other: Conditioning) -> Conditioning:
+        """This conditioning, then the other's."""
+        added = {name: torch.cat([value, other.added[name]]) for name, value in self.added.items()}
+        return Conditioning(torch.cat([self.embeddings, other.embeddings]), added)
+
+
+@torch.no_grad()
+def encode_prompts(model: LiveModel, prompts: Sequence[str]) -> Conditioning:
+    """Encode prompts with the pipeline's own text encoders; too long prompts are cut as the pipeline cuts
+    them.
+
+    Raises:
+        UsageError: `prompts` is empty, or the pipeline cannot encode text by itself.
+    """
+    if not prompts:
+        raise UsageError("prompts", "there are none", "give at least one caption")
+    encode = getattr(model.pipeline, "encode_prompt", None)
+    if encode is None:
+        raise UsageError(
+            model.source, "its pipeline has no encode_prompt", "give a Stable Diffusion pipeline"
+        )
+    encoded = encode(
+        prompt=list(prompts), device=model.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    embeddings = encoded[0].to(model.dtype)
+    if getattr(model.denoiser.config, "addition_embed_type", None) != "text_time":
+        return Conditioning(embeddings)
+    scale = model.pipeline.vae_scale_factor
+    height, width = (side * scale for side in model.latent_shape[1:])
+    time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=model.dtype, device=model.device)
+    added = {"text_embeds": encoded[2].to(model.dtype), "time_ids": time_ids.repeat(len(prompts), 1)}
+    return Conditioning(embeddings, added)
+
+
+def seeded_latents(model: LiveModel, seed: int, count: int) -> torch.Tensor:
+    """`count` latents drawn in one call from one generator: float32 [count, channels, height, width], on the
+    CPU.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn((count, *model.latent_shape), generator=generator, dtype=torch.float32)
+
+
+def latents_of_seeds(model: LiveModel, seeds: Sequence[int]) -> torch.Tensor:
+    """One latent per seed, each from its own generator: float32 [len(seeds), channels, height, width]."""
+    return torch.cat([seeded_latents(model, seed, 1) for seed in seeds])
+
+
+def noise_differences(prediction: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """`prediction - latents`, min-max scaled to [0, 1] per sample and channel.
+
+    Args:
+        prediction: predicted noise [n, channels, height, width].
+        latents: the latents it was predicted for, same shape.
+
+    Returns:
+        float32, same shape, on the prediction's device. A constant channel becomes zeros.
+    """
+    difference = prediction.float() - latents.to(prediction.device, torch.float32)
+    low = difference.amin(dim=(-2, -1), keepdim=True)
+    span = difference.amax(dim=(-2, -1), keepdim=True) - low
+    return (difference - low) / span.clamp_min(MINIMUM_RANGE)
+
+
+@dataclass
+class NoisePredictor:
+    """Runs the denoiser on undenoised latents and counts every run.
+
+    Attributes:
+        model: the live model.
+        inference_steps: the scheduler's number of steps, which fixes its timesteps.
+        step_index: which of these timesteps to predict at; 1, the second, is what the published code uses.
+        guidance: classifier-free guidance scale, or None for the conditional prediction alone (the default).
+        factor: what ablated outputs are multiplied with (0: exact zeros).
+        batch_size: the most samples in one UNet call; halved for good whenever memory runs out.
+        swap_guidance: exchange the conditional and unconditional halves, as the published code does.
+        wasted_passes: run every prediction twice and throw the first away, as the published code does.
+        work: where the runs are counted.
+    """
+
+    model: LiveModel
+    inference_steps: int = 50
+    step_index: int = 1
+    guidance: float | None = None
+    factor: float = 0.0
+    batch_size: int = 32
+    swap_guidance: bool = False
+    wasted_passes: bool = False
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        scheduler = copy.deepcopy(self.model.pipeline.scheduler)
+        scheduler.set_timesteps(self.inference_steps)
+        timesteps = scheduler.timesteps
+        self.timestep = timesteps[min(self.step_index, len(timesteps) - 1)].to("cpu")
+        self.first_timestep = timesteps[0].to("cpu")
+        self._unconditional = encode_prompts(self.model, [""]) if self.guidance is not None else None
+
+    @torch.no_grad()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        conditioning: Conditioning,
+        neurons: NeuronSet | Sequence[NeuronSet] | None = None,
+        replay: Replay | None = None,
+    ) -> torch.Tensor:
+        """Predict the noise in latents that are pure noise.
+
+        Args: latents: [n, channels, height, width], unit variance. conditioning: of n prompts, or of one
+            prompt for all samples. neurons: what is switched off: one set for all samples, or one set for
+            each sample. replay: stored outputs of the first blocks for these n samples (see
+            `surgery.model.replay`), if any.
+
+        Returns:
+            The predicted noise, float32 [n, channels, height, width], on the model's device. Predictions of
+            v or of the clean sample are converted to noise.
+
+        Raises:
+            SurgeryError: memory runs out even for a single sample, or the model predicts no finite numbers.
+        """
+        count = latents.shape[0]
+        if len(conditioning) == 1:
+            conditioning = conditioning.select(torch.zeros(count, dtype=torch.long))
+        if isinstance(neurons, NeuronSet):
+            neurons = [neurons] * count
+        masks = neuron_mask(self.model.denoiser, list(neurons)) if neurons is not None else {}
+        if self.wasted_passes:
+            self._in_batches(latents, conditioning, masks, self.first_timestep, None)
+        return self._in_batches(latents, conditioning, masks, self.timestep, replay)
+
+    def _in_batches(
+        self,
+        latents: torch.Tensor,
+        conditioning: Conditioning,
+        masks: dict[str, torch.Tensor],
+        timestep: torch.Tensor,
+        replay: Replay | None,
+    ) -> torch.Tensor:
+        parts, start = [], 0
+        while start < latents.shape[0]:
+            chosen = slice(start, start + self.batch_size)
+            try:
+                part = self._one_batch(
+                    latents[chosen].to(self.model.device, self.model.dtype),
+                    conditioning.select(chosen),
+                    {layer: mask[chosen] for layer, mask in masks.items()},
+                    timestep,
+                    replay.select(chosen) if replay is not None else None,
+                )
+            except torch.OutOfMemoryError:
+                self._halve_batch()
+                continue
+            parts.append(part)
+            start += part.shape[0]
+        prediction = torch.cat(parts)
+        if not bool(torch.isfinite(prediction).all()):
+            raise SurgeryError(
+                self.model.source, "its denoiser predicts numbers that are not finite", "try --dtype float32"
+            )
+        return prediction
+
+    def _halve_batch(self) -> None:
+        if self.batch_size == 1:
+            raise SurgeryError(
+                "memory", "runs out for a single sample", "use a smaller --dtype or another device"
+            )
+        self.batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _one_batch(
+        self,
+        latents: torch.Tensor,
+        conditioning: Conditioning,
+        masks: dict[str, torch.Tensor],
+        timestep: torch.Tensor,
+        replay: Replay | None,
+    ) -> torch.Tensor:
+        count = latents.shape[0]
+        inputs = latents
+        if self._unconditional is not None:
+            unconditional = self._unconditional.select(torch.zeros(count, dtype=torch.long))
+            conditioning = conditioning.join(unconditional)
+            inputs = torch.cat([latents, latents])
+            masks = {layer: torch.cat([mask, mask]) for layer, mask in masks.items()}
+        active = {layer: mask for layer, mask in masks.items() if replay is None or not replay.covers(layer)}
+        with ExitStack() as stack:
+            stack.enter_context(ablate_each(self.model.denoiser, active, self.factor))
+            stack.enter_context(replay.applied(self.model.denoiser) if replay is not None else nullcontext())
+            predicted = self.model.denoiser(
+                inputs,
+                timestep.to(inputs.device),
+                encoder_hidden_states=conditioning.embeddings,
+                added_cond_kwargs=conditioning.added or None,
+                return_dict=False,
+            )[0].float()
+        self.work.count(inputs.shape[0])
+        noise = self._as_noise(predicted, inputs.float(), timestep)
+        if self.guidance is None:
+            return noise
+        conditional, plain = noise.chunk(2)
+        if self.swap_guidance:
+            conditional, plain = plain, conditional
+        return plain + self.guidance * (conditional - plain)
+
+    def _as_noise(
+        self, predicted: torch.Tensor, latents: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        scheduler = self.model.pipeline.scheduler
+        kind = getattr(scheduler.config, "prediction_type", "epsilon")
+        if kind == "epsilon":
+            return predicted
+        signal = scheduler.alphas_cumprod[int(timestep)].to(predicted.device, torch.float32)
+        if kind == "v_prediction":
+            return signal.sqrt() * predicted + (1 - signal).sqrt() * latents
+        if kind == "sample":
+            return (latents - signal.sqrt() * predicted) / (1 - signal).sqrt()
+        raise UsageError(
+            self.model.source, f"predicts {kind!r}", "only epsilon, v_prediction and sample are understood"
+        )
+
+
+@torch.no_grad()
+def generate_images(
+    model: LiveModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    inference_steps: int = 50,
+    guidance: float = 7.5,
+    batch_size: int = 16,
+) -> list[Any]:
+    """Draw one picture per (prompt, seed) pair; wrap the call in `ablate(...)` to draw with neurons off.
+
+    Args:
+        model: the live model.
+        prompts: one prompt per picture.
+        seeds: one seed per picture; the same seed starts from the same latent whatever the batch.
+        inference_steps: denoising steps.
+        guidance: classifier-free guidance scale; 1 switches it off.
+        batch_size: pictures drawn at once.
+
+    Returns:
+        PIL images, in the order of the prompts.
+
+    Raises:
+        UsageError: prompts and seeds differ in number.
+    """
+    if len(prompts) != len(seeds):
+        raise UsageError("seeds", f"{len(seeds)} for {len(prompts)} prompts", "give one seed per prompt")
+    images: list[Any] = []
+    for start in range(0, len(prompts), batch_size):
+        chosen = slice(start, start + batch_size)
+        latents = latents_of_seeds(model, seeds[chosen]).to(model.device, model.dtype)
+        drawn = model.pipeline(
+            prompt=list(prompts[chosen]),
+            latents=latents,
+            num_inference_steps=inference_steps,
+            guidance_scale=guidance,
+        )
+        images.extend(drawn.images)
+    return images
