@@ -92,7 +92,14 @@ def differing_chunks(
 
 
 def compare_tensors(
-    first: Weights, one: Tensor, second: Weights, other: Tensor, tolerance: float, name: str = ""
+    first: Weights,
+    one: Tensor,
+    second: Weights,
+    other: Tensor,
+    *,
+    tolerance: float,
+    name: str,
+    across_layouts: bool,
 ) -> TensorDifference | None:
     """Compare two tensors row by row.
 
@@ -100,15 +107,15 @@ def compare_tensors(
         first, second: the files.
         one, other: the tensors.
         tolerance: values a and b count as equal when |a - b| <= tolerance * |a| + 1e-7; 0 compares bytes.
-        name: how the difference calls the tensor (default: the first one's name).
+        name: how the difference calls the tensor.
+        across_layouts: shapes that differ only by lengths of 1 at their ends are the same (a 1x1 convolution in
+            one layout, a linear layer in the other).
 
     Returns:
-        the difference, or None. Shapes that differ only by dimensions of length 1 at their ends are the same
-        rows (a 1x1 convolution and a linear layer).
+        the difference, or None.
     """
     dtypes, shapes = (one.dtype, other.dtype), (one.shape, other.shape)
     total = one.shape[0] if one.shape else 1
-    name = name or one.name
     if _trimmed(one.shape) != _trimmed(other.shape) or (one.dtype != other.dtype and tolerance == 0):
         return TensorDifference(name, dtypes, shapes, None, (), total, None)
     rows: list[int] = []
@@ -129,7 +136,7 @@ def compare_tensors(
             if data_b[row * width : (row + 1) * width].count(0) == width:
                 zero_rows.append(start + row)
         largest = max(largest, step_largest or 0.0)
-    if not rows and (tolerance or one.shape == other.shape):
+    if not rows and (across_layouts or one.shape == other.shape):
         return None
     return TensorDifference(name, dtypes, shapes, tuple(rows), tuple(zero_rows), total, largest)
 

@@ -13,6 +13,7 @@ import bisect
 import json
 import os
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,8 @@ def _load(path: Path, shown: str) -> Any:
         numpy.dtype,
         *(type(numpy.dtype(code)) for code in "?bBhHiIlLefd"),
     ]
-    with torch.serialization.safe_globals([*stand_ins, *numbers]):
+    with torch.serialization.safe_globals([*stand_ins, *numbers]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes on pickle protocols
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:

@@ -140,7 +140,7 @@ def _diff(
     pairs, only_a, only_b = pair_sets(weight_sets(one, by_component), weight_sets(other, by_component))
     total = sum(file.bytes for file in one.files)
     with byte_progress(total, "diff", quiet) as advance:
-        sets = tuple(_diff_sets(first, second, tolerance, advance) for first, second in pairs)
+        sets = tuple(_diff_sets(first, second, tolerance, by_component, advance) for first, second in pairs)
         files = () if layouts_differ else tuple(_diff_files(one, other, advance))
     difference = Difference(
         sets,
@@ -165,14 +165,18 @@ def _namings_differ(one: Checkpoint, other: Checkpoint) -> bool:
     return all(uses) and uses[0] != uses[1]
 
 
-def _diff_sets(first: WeightSet, second: WeightSet, tolerance: float, advance: Progress) -> SetDifference:
+def _diff_sets(
+    first: WeightSet, second: WeightSet, tolerance: float, across_layouts: bool, advance: Progress
+) -> SetDifference:
     changed = []
     shared = [name for name in first.tensors if name in second.tensors]
     for name in shared:
         (weights_a, one), (weights_b, other) = first.tensors[name], second.tensors[name]
         if equal_tensors(weights_a, one, weights_b, other, advance):
             continue
-        found = compare_tensors(weights_a, one, weights_b, other, tolerance, name)
+        found = compare_tensors(
+            weights_a, one, weights_b, other, tolerance=tolerance, name=name, across_layouts=across_layouts
+        )
         if found is not None:
             changed.append(found)
     return SetDifference(

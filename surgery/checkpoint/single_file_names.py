@@ -95,8 +95,13 @@ def _place(key: str, levels: int, flat: dict[str, str]) -> tuple[tuple[str, str]
         return ("vae", ""), _vae_name(key.removeprefix(_VAE_PREFIX), levels)
     for prefix, component in _TEXT_PREFIXES.items():
         if key.startswith(prefix):
-            return (component, ""), key.removeprefix(prefix)
+            return (component, ""), text_name(key.removeprefix(prefix))
     return (UNCONVERTED, ""), key
+
+
+def text_name(key: str) -> str:
+    """A text encoder's tensor name without the `text_model.` that transformers wrote before 5.6."""
+    return key.removeprefix("text_model.")
 
 
 def unet_name(key: str) -> str | None:

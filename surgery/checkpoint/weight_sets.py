@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from surgery.checkpoint.file_names import parse_weights_name
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.safetensors_file import Tensor
-from surgery.checkpoint.single_file_names import split_single_file
+from surgery.checkpoint.single_file_names import split_single_file, text_name
 from surgery.checkpoint.weights import Weights
 
 Place = tuple[Weights, Tensor]
@@ -65,7 +65,8 @@ def weight_sets(checkpoint: Checkpoint, by_component: bool) -> list[WeightSet]:
             key = (file.component, parsed.variant, bool(parsed.shard))
             grouped.setdefault(key, []).append(file.path)
     for (component, variant, sharded), paths in sorted(grouped.items()):
-        tensors = {name: place for path in paths for name, place in places[path].items()}
+        named = text_name if by_component and component.startswith("text_encoder") else str
+        tensors = {named(name): place for path in paths for name, place in places[path].items()}
         doubled = sharded and (component, variant, False) in grouped
         shown = ", ".join(filter(None, (variant, "shards" if doubled else "")))
         sets.append(WeightSet(component, shown, tuple(paths), tensors))
