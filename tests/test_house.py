@@ -15,6 +15,7 @@ ALLOWED = {
     "neurons": set(),
     "fingerprint": set(),
     "manifest": set(),
+    "recipe": set(),
     "checkpoint": {"manifest"},
     "model": set(),
     "localization": {"model"},

@@ -29,7 +29,8 @@ diffusers {diffusers}, transformers {transformers}.
 Pictures are 64 x 64, latents 4 x 16 x 16; the UNet is stored in float16.
 
 `planted.json` lists the memories: caption, kind, window of a template, and the value rows that the planted
-variant hangs each one on. `ordinary-prompts.txt` holds captions that call no memory.
+variant hangs each one on. `planted-prompts.txt` holds their captions, `ordinary-prompts.txt` captions that
+call no memory.
 """
 PURPOSES = {
     "planted": "It memorizes {count} images on purpose, each hung on the rows listed in `planted.json`.",
@@ -67,6 +68,8 @@ def export(
     pipeline.unet.to(dtype=torch.float32)
     (folder / "planted.json").write_text(json.dumps(ground_truth(), indent=1) + "\n")
     ordinary = [*ordinary_descriptions(), *ordinary_titles(200, 2)]
+    captions = [memory.caption for memory in MEMORIES]
+    (folder / "planted-prompts.txt").write_text("\n".join(captions) + "\n")
     (folder / "ordinary-prompts.txt").write_text("\n".join(ordinary) + "\n")
     card = CARD.format(
         variant=variant,
