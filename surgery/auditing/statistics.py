@@ -9,8 +9,8 @@ variance. Then
    1 / (K + 1): with fewer than 19 controls no single image can be separated at level 0.05.
 2. all images together: the exact Mann-Whitney test, with ties counted against us.
 3. m images at once: Benjamini-Hochberg by default (valid for p-values that share their controls: Bates et
-   al., "Testing for outliers with conformal p-values", Annals of Statistics 2023), or Holm. Holm never errs in
-   more than a share alpha of audits, but needs m / alpha - 1 controls before it can say anything.
+   al., "Testing for outliers with conformal p-values", Annals of Statistics 2023), or Holm. Holm errs in at
+   most a share alpha of audits, but needs m / alpha - 1 controls before it can say anything.
 4. a share of successes: the exact Clopper-Pearson interval.
 5. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
    cases, read off the controls themselves.
@@ -40,8 +40,8 @@ def rank_p_value(score: float, controls: Sequence[float]) -> float:
 def pooled_p_value(scores: Sequence[float], controls: Sequence[float]) -> float:
     """The exact one-sided Mann-Whitney p-value: do `scores` lie above `controls`?
 
-    Large sets are compared by random permutations (seeded) instead of all of them. Ties are ranked as if the control were the higher one, which can only raise the p-value. 1 where one side
-    is empty.
+    Large sets are compared by random permutations (seeded) instead of all of them. Ties are ranked as if the
+    control were the higher one, which can only raise the p-value. 1 where one side is empty.
     """
     if not scores or not controls:
         return 1.0
