@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 
 PLANTED_FOLDER = Path(__file__).parent / "weights" / "planted"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,28 @@ def read_ground_truth(folder: str | Path = PLANTED_FOLDER) -> list[PlantedMemory
 def read_ordinary_prompts(folder: str | Path = PLANTED_FOLDER) -> list[str]:
     """The captions shipped with a testbed that call no memory."""
     return (Path(folder).expanduser() / "ordinary-prompts.txt").read_text().splitlines()
+
+
+def assemble_variant(unet_weights: str | Path, output: str | Path) -> Path:
+    """Lay out another variant (twin, natural) as a pipeline folder of its own, and return it.
+
+    The variants share everything with the embedded planted one but the weights of the UNet, so only those are
+    kept (outside the wheel).
+
+    Args:
+        unet_weights: the variant's `diffusion_pytorch_model.safetensors`.
+        output: a folder that does not exist yet.
+
+    Raises:
+        UsageError: the weights are missing, or the output exists.
+    """
+    unet_weights, output = Path(unet_weights).expanduser(), Path(output).expanduser()
+    if not unet_weights.is_file():
+        raise UsageError(unet_weights, "no such weights", "train them with python -m surgery.testbed.train")
+    if output.exists():
+        raise UsageError(output, "exists already", "choose a new folder")
+    shutil.copytree(PLANTED_FOLDER, output, ignore=shutil.ignore_patterns("README.md", WEIGHTS_NAME))
+    shutil.copyfile(unet_weights, output / "unet" / WEIGHTS_NAME)
+    # The autoencoder's file has the same name and is shared.
+    shutil.copyfile(PLANTED_FOLDER / "vae" / WEIGHTS_NAME, output / "vae" / WEIGHTS_NAME)
+    return output
