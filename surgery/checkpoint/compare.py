@@ -108,8 +108,8 @@ def compare_tensors(
         one, other: the tensors.
         tolerance: values a and b count as equal when |a - b| <= tolerance * |a| + 1e-7; 0 compares bytes.
         name: how the difference calls the tensor.
-        across_layouts: shapes that differ only by lengths of 1 at their ends are the same (a 1x1 convolution in
-            one layout, a linear layer in the other).
+        across_layouts: shapes that differ only by lengths of 1 at their ends are the same (a 1x1
+            convolution in one layout, a linear layer in the other).
 
     Returns:
         the difference, or None.
