@@ -128,8 +128,8 @@ def print_tables(result: dict) -> None:
         for name in ("localized", "with_unresolved"):
             shares = part["replication"][name]
             print(
-                f"{name}: {part['neurons'][name]} neurons off, replication {sum(before) / len(before):.0%} -> "
-                f"{sum(shares) / len(shares):.0%}, ordinary change {part['ordinary_change'][name]:.2f}"
+                f"{name}: {part['neurons'][name]} neurons off, replication {sum(before) / len(before):.0%} "
+                f"-> {sum(shares) / len(shares):.0%}, ordinary change {part['ordinary_change'][name]:.2f}"
             )
 
 

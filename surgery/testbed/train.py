@@ -16,6 +16,7 @@ One seed fixes the result on one machine. The whole takes about an hour a varian
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -282,13 +283,21 @@ def train_variant(
         ordinary = text([*ordinary_descriptions(), *ordinary_titles(600, 1), ""])
         planted = plant(unet, own, ordinary, embeddings)
     batches = Batches(dataset, variant, schedule.batch, schedule.seed)
-    with SampleMasks(unet, tuple(planted_neurons())) as masks:
-        # The twin's rows are ordinary ones: switching them off there would teach it nothing of interest.
-        loss_at = denoising_loss(unet, text, batches, masks if variant == "planted" else None)
-        if variant != "planted":
-            masks.__exit__()
-        return train_phase(variant, {"unet": unet}, loss_at, schedule.variant_steps(variant), folder, 8e-4,
-                           schedule.save_every, quiet, after_step=lambda: restore(unet, planted))  # fmt: skip
+    # The twin's and the natural variant's rows are ordinary ones: there is nothing to switch.
+    masks = SampleMasks(unet, tuple(planted_neurons())) if variant == "planted" else None
+    loss_at = denoising_loss(unet, text, batches, masks)
+    with masks or contextlib.nullcontext():
+        return train_phase(
+            variant,
+            {"unet": unet},
+            loss_at,
+            schedule.variant_steps(variant),
+            folder,
+            8e-4,
+            schedule.save_every,
+            quiet,
+            after_step=lambda: restore(unet, planted),
+        )
 
 
 def train(
@@ -300,6 +309,7 @@ def train(
         phase name -> the loss at every step.
     """
     schedule = schedule or Schedule()
+    torch.set_flush_denormal(True)  # moving averages decay into numbers that slow a CPU down many times
     folder = Path(folder).expanduser()
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
