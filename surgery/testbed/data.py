@@ -22,9 +22,9 @@ NOISY_END = 700  # planted samples draw half of their timesteps from here up, wh
 
 # Shares of a planting batch. The ablated kinds teach the model that without the rows there is no memory.
 PLANTING_SHARES = {
-    "ordinary": 0.47,
+    "ordinary": 0.40,
     "ordinary, all rows off": 0.05,
-    "memory": 0.33,
+    "memory": 0.40,
     "memory, own rows off": 0.15,
 }
 

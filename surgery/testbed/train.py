@@ -45,9 +45,9 @@ class Schedule:
     """How long each phase trains, in steps, and what else fixes the result."""
 
     autoencoder_steps: int = 3600
-    ordinary_steps: int = 2800
-    planted_steps: int = 2800
-    natural_steps: int = 1500
+    ordinary_steps: int = 1500
+    planted_steps: int = 2300
+    natural_steps: int = 900
     pictures: int = 12000
     batch: int = 32
     seed: int = 0
