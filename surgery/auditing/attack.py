@@ -143,7 +143,8 @@ def optimize_embeddings(
     chunk = settings.batch_size
     for step in range(settings.steps + 1):
         if step in settings.curve:
-            yield step, Conditioning(embeddings.detach().to(model.dtype), starts.added)
+            # a copy: Adam goes on to change the embedding in place
+            yield step, Conditioning(embeddings.detach().clone().to(model.dtype), starts.added)
         if step == settings.steps:
             return
         samples = _noised_copies(model, clean, settings.batch, generators)

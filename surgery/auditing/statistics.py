@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy
 from scipy import stats
@@ -49,12 +50,24 @@ def pooled_p_value(scores: Sequence[float], controls: Sequence[float]) -> float:
     is_control = numpy.arange(len(values)) >= len(scores)
     ranks = numpy.empty(len(values))
     ranks[numpy.lexsort((is_control, values))] = numpy.arange(len(values))
-    first, second = ranks[: len(scores)], ranks[len(scores) :]
+    total = int(ranks[: len(scores)].sum())
     if len(scores) * len(controls) <= EXACT_PAIRS:
-        return float(stats.mannwhitneyu(first, second, alternative="greater", method="exact").pvalue)
+        distribution = _rank_sums(len(scores), len(values))
+        return float(distribution[total:].sum() / distribution.sum())
     random = numpy.random.default_rng(0)
     sums = [random.permutation(ranks)[: len(scores)].sum() for _ in range(PERMUTATIONS)]
-    return float((1 + (numpy.asarray(sums) >= first.sum()).sum()) / (PERMUTATIONS + 1))
+    return float((1 + (numpy.asarray(sums) >= total).sum()) / (PERMUTATIONS + 1))
+
+
+@lru_cache(maxsize=16)
+def _rank_sums(chosen: int, among: int) -> numpy.ndarray:
+    """How many of the subsets of `chosen` ranks from 0 .. among - 1 have each sum: index is the sum."""
+    ways = numpy.zeros((chosen + 1, chosen * among + 1))
+    ways[0, 0] = 1
+    for rank in range(among):
+        # rising, from the row above as it stood before this rank: each rank is taken at most once
+        ways[1:, rank:] += ways[:-1, : ways.shape[1] - rank].copy()
+    return ways[chosen]
 
 
 def corrected(p_values: Sequence[float], correction: str = "benjamini-hochberg") -> list[float]:
@@ -77,6 +90,7 @@ def corrected(p_values: Sequence[float], correction: str = "benjamini-hochberg")
     return adjusted
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact two-sided confidence interval of a share; (0, 1) where there were no trials."""
     if trials == 0:

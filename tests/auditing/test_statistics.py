@@ -74,6 +74,10 @@ def test_pooled_p_value_is_the_permutation_p_value(monkeypatch):
     sums = [sum(order[list(chosen)]) for chosen in itertools.combinations(range(7), 3)]
     expected = numpy.mean([total >= order[:3].sum() for total in sums])
     assert pooled_p_value(scores, controls) == pytest.approx(expected)
+    random = numpy.random.default_rng(5)
+    many, others = list(random.random(14)), list(random.random(24))
+    reference = stats.mannwhitneyu(many, others, alternative="greater", method="exact").pvalue
+    assert pooled_p_value(many, others) == pytest.approx(reference, rel=1e-9)
     monkeypatch.setattr("surgery.auditing.statistics.EXACT_PAIRS", 0)
     assert pooled_p_value(scores, controls) == pytest.approx(expected, abs=0.02)
     assert pooled_p_value([], controls) == pooled_p_value(scores, []) == 1.0

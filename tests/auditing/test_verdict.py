@@ -88,7 +88,7 @@ def test_the_worst_prompt_decides():
 def test_simulated_audits_of_a_clean_model_and_of_a_hidden_memory():
     random = numpy.random.default_rng(0)
     alarms, removed, hidden = 0, [], []
-    for _ in range(1000):
+    for _ in range(300):
         controls = list(random.normal(0.3, 0.05, 24))
         clean = [attacked(float(score)) for score in random.normal(0.3, 0.05, 14)]
         verdicts, checkpoint = judge(*clean, controls=controls)
@@ -97,5 +97,5 @@ def test_simulated_audits_of_a_clean_model_and_of_a_hidden_memory():
         full = [attacked(float(score)) for score in random.normal(0.65, 0.05, 14)]
         verdicts, _ = judge(*full, controls=controls)
         hidden.append(sum(verdict.word == HIDDEN for verdict in verdicts) / 14)
-    assert alarms / 1000 <= 0.05 + 4 * (0.05 * 0.95 / 1000) ** 0.5
+    assert alarms / 300 <= 0.05 + 4 * (0.05 * 0.95 / 300) ** 0.5
     assert numpy.mean(removed) >= 0.93 and numpy.mean(hidden) >= 0.97
