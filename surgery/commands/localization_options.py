@@ -70,16 +70,15 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
-def settings_from(arguments: argparse.Namespace) -> LocalizeSettings:
-    """The settings that the given options describe; defaults for all others."""
+def settings_from(arguments: argparse.Namespace, **fixed: Any) -> LocalizeSettings:
+    """The settings that the given options describe; `fixed` for some, defaults for all others."""
     from dataclasses import fields
 
     from surgery.localization.settings import LocalizeSettings
 
-    given = vars(arguments)
-    return LocalizeSettings(
-        **{field.name: given[field.name] for field in fields(LocalizeSettings) if field.name in given}
-    )
+    names = {field.name for field in fields(LocalizeSettings)}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    return LocalizeSettings(**{**given, **fixed})
 
 
 def load_from(arguments: argparse.Namespace, device: str | None = None) -> Any:

@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method.add_argument(
         "--blocks", nargs="+", default=unset, metavar="BLOCK", help="down, mid, up (default: down mid)"
     )
+    method.add_argument(
+        "--cutoff",
+        type=float,
+        default=unset,
+        metavar="N",
+        help="thresholds = ordinary mean + N standard deviations (default: 2; noise-changed: 1)",
+    )
     for stage in ("gate", "selection", "refinement"):
         method.add_argument(f"--{stage}-threshold", type=float, default=unset, help="default: calibrated")
     method.add_argument(

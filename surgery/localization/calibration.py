@@ -23,7 +23,7 @@ import torch
 
 from surgery.errors import UsageError
 from surgery.localization.activations import Moments, activations
-from surgery.localization.criteria import mean_pair
+from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
 from surgery.localization.detectors import Magnitude
 from surgery.localization.memorization import ms_ssim, pairwise_scores, window_of
 from surgery.localization.settings import LocalizeSettings
@@ -96,6 +96,11 @@ class Calibration:
         deviations = criterion.cutoff if self.cutoff is None else self.cutoff
         name = criterion.distribution
         return self.scores[f"confirm_{name}" if on_fresh_seeds else name].cutoff(deviations)
+
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of every criterion and detector, by its name."""
+        judges: list[Any] = [*CRITERIA_BY_NAME.values(), Magnitude]
+        return {judge.name: float(f"{self.threshold(judge):.6g}") for judge in judges}
 
     def summary(self) -> dict[str, Any]:
         """What `neurons.json` records of the calibration: everything but the statistics of single neurons."""

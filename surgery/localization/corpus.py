@@ -13,6 +13,7 @@ and may hold hundreds of neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from surgery.localization.records import (
     PromptRecord,
     aggregate,
 )
-from surgery.localization.settings import LocalizeSettings
+from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import add_work
@@ -134,6 +135,7 @@ def usable_calibration(
     calibration: Calibration | str | Path | None = None,
     ordinary: str | Path | Sequence[str] | None = None,
     show_progress: bool = False,
+    must_agree: Sequence[str] = (*CALIBRATION_FIELDS, *CONFIRMATION_FIELDS),
 ) -> Calibration:
     """The given calibration, checked to be of this model and made with these settings; or a new one.
 
@@ -151,7 +153,7 @@ def usable_calibration(
             captions, source = list(ordinary), "given captions"
         bars = StageBars(show_progress)
         try:
-            return calibrate(model, captions, settings, source=source, progress=bars)
+            return calibrate(model, captions, settings, source=source, cutoff=settings.cutoff, progress=bars)
         finally:
             bars.close()
     name = calibration if not isinstance(calibration, Calibration) else "calibration"
@@ -159,15 +161,15 @@ def usable_calibration(
     other = fingerprint.difference(loaded.fingerprint, denoiser_fingerprint(model.denoiser))
     if other is not None:
         raise UsageError(name, f"was made for another model: {other}", "calibrate this model")
-    needed = settings.for_calibration()
-    for setting, value in needed.items():
+    for setting in must_agree:
+        value = getattr(settings, setting)
         if loaded.made_with.get(setting) != value:
             raise UsageError(
                 name,
                 f"was made with {setting} {loaded.made_with.get(setting)!r}, not {value!r}",
                 "calibrate with the same settings",
             )
-    return loaded
+    return loaded if settings.cutoff is None else replace(loaded, cutoff=settings.cutoff)
 
 
 def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The memorization score: 3-scale MS-SSIM between noise differences, batched over pairs.
 
 MS-SSIM after Wang, Simoncelli and Bovik (2003), with the constants of the NeMo paper (arXiv 2406.02366):
-Gaussian window, K1 = 0.01, K2 = 0.03, three scales with exponents 0.33 each, data range from the inputs,
-negative terms clipped to 0. For one pair (a, b):
+Gaussian window, K1 = 0.01, K2 = 0.03, three scales with exponents 0.33 each, data range from the pair at each
+scale, negative terms clipped to 0. For one pair (a, b):
 
 1. At each scale, local means, variances and the covariance under the window, borders reflected.
 2. The first two scales give their mean contrast-structure term, the third its mean full SSIM; between scales
@@ -32,6 +32,7 @@ SIGMA_OF_RADIUS = {
     1: 0.3,
 }  # radius = int(3.5 * sigma + 0.5), the usual truncation
 SMALLEST_SIDE = 8
+SMALLEST_SPAN = 1e-12  # two constant pictures: equal ones then score 1 instead of dividing by zero
 PAIRS_AT_ONCE = 256
 
 
@@ -76,32 +77,34 @@ def ms_ssim(first: torch.Tensor, second: torch.Tensor, window: Window | None = N
     """
     window = window or window_of(first.shape[-2], first.shape[-1])
     kernel = _kernel(window, first.shape[1], first.device)
-    spans = [picture.flatten(1).amax(1) - picture.flatten(1).amin(1) for picture in (first, second)]
-    span = torch.maximum(*spans).clamp_min(torch.finfo(torch.float32).tiny).view(-1, 1, 1, 1)
     score = torch.ones(first.shape[0], device=first.device)
     for scale, beta in enumerate(BETAS):
-        similarity, contrast = _terms(first, second, kernel, window.taps // 2, span)
+        similarity, contrast = _terms(first, second, kernel, window.taps // 2)
         term = similarity if scale == len(BETAS) - 1 else contrast
         score = score * term.clamp_min(0.0) ** beta
         first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
     return score
 
 
-def pairwise_scores(differences: torch.Tensor, window: Window | None = None) -> torch.Tensor:
-    """Scores of every pair of seeds of one prompt: [seeds, channels, h, w] -> symmetric [seeds, seeds], 1 on
-    the diagonal."""
-    seeds = differences.shape[0]
+def pairwise_scores_of_many(differences: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+    """Scores of every pair of seeds of n prompts: [n, seeds, channels, h, w] -> [n, seeds, seeds]."""
+    prompts, seeds = differences.shape[:2]
     rows, columns = torch.triu_indices(seeds, seeds, offset=1).to(differences.device)
+    first, second = (differences[:, chosen].flatten(0, 1) for chosen in (rows, columns))
     parts = [
-        ms_ssim(differences[some_rows], differences[some_columns], window)
-        for some_rows, some_columns in zip(
-            rows.split(PAIRS_AT_ONCE), columns.split(PAIRS_AT_ONCE), strict=True
-        )
+        ms_ssim(some, others, window)
+        for some, others in zip(first.split(PAIRS_AT_ONCE), second.split(PAIRS_AT_ONCE), strict=True)
     ]
-    scores = torch.eye(seeds, device=differences.device)
+    scores = torch.eye(seeds, device=differences.device).repeat(prompts, 1, 1)
     if parts:
-        scores[rows, columns] = scores[columns, rows] = torch.cat(parts)
+        found = torch.cat(parts).unflatten(0, (prompts, -1))
+        scores[:, rows, columns] = scores[:, columns, rows] = found
     return scores.cpu()
+
+
+def pairwise_scores(differences: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+    """The same for one prompt: [seeds, channels, h, w] -> [seeds, seeds], 1 on the diagonal."""
+    return pairwise_scores_of_many(differences.unsqueeze(0), window)[0]
 
 
 def _kernel(window: Window, channels: int, device: torch.device) -> torch.Tensor:
@@ -112,9 +115,12 @@ def _kernel(window: Window, channels: int, device: torch.device) -> torch.Tensor
 
 
 def _terms(
-    first: torch.Tensor, second: torch.Tensor, kernel: torch.Tensor, radius: int, span: torch.Tensor
+    first: torch.Tensor, second: torch.Tensor, kernel: torch.Tensor, radius: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean SSIM and mean contrast-structure term of each pair, both [n]."""
+    # The data range is that of the pair at hand, anew at each scale: so the published scores were computed.
+    spans = [picture.flatten(1).amax(1) - picture.flatten(1).amin(1) for picture in (first, second)]
+    span = torch.maximum(*spans).clamp_min(SMALLEST_SPAN).view(-1, 1, 1, 1)
     stable_mean, stable_variance = (K1 * span) ** 2, (K2 * span) ** 2
     first, second = (functional.pad(picture, (radius,) * 4, mode="reflect") for picture in (first, second))
     stacked = torch.cat([first, second, first * first, second * second, first * second])
@@ -124,6 +130,6 @@ def _terms(
     variances = (filtered[2] - squares[0]).clamp_min(0.0) + (filtered[3] - squares[1]).clamp_min(0.0)
     contrast = (2 * (filtered[4] - product) + stable_variance) / (variances + stable_variance)
     similarity = contrast * (2 * product + stable_mean) / (squares[0] + squares[1] + stable_mean)
-    # The contrast term leaves the border out, the full SSIM keeps it: so the published scores were computed.
+    # The contrast term leaves the border out, the full SSIM keeps it: as published.
     inner = contrast[..., radius:-radius, radius:-radius]
     return similarity.flatten(1).mean(1), inner.flatten(1).mean(1)

@@ -13,7 +13,9 @@ BESIDE_THE_MODEL = "ordinary-prompts.txt"
 PACKAGED = "packaged ordinary captions"
 
 
-def ordinary_prompts(model: LiveModel, path: str | Path | None = None) -> tuple[list[str], str]:
+def ordinary_prompts(
+    model: LiveModel, path: str | Path | None = None, column: str | None = None
+) -> tuple[list[str], str]:
     """The ordinary captions for a model, and where they came from.
 
     A given file comes first; then `ordinary-prompts.txt` in the model's own folder (a model with a vocabulary
@@ -24,7 +26,7 @@ def ordinary_prompts(model: LiveModel, path: str | Path | None = None) -> tuple[
     """
     beside = Path(model.source).expanduser() / BESIDE_THE_MODEL
     if path is not None:
-        corpus = read_prompts(path)
+        corpus = read_prompts(path, column)
     elif beside.is_file():
         corpus = read_prompts(beside)
     else:

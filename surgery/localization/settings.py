@@ -28,6 +28,8 @@ class LocalizeSettings:
         strategy: "fast", or "reference" for the published loop step by step.
         seeds: S, how many latents a prompt is judged on.
         seed: the generator seed that these latents are drawn with, in one call.
+        cutoff: standard deviations above the ordinary mean for every threshold; None takes the calibration's,
+            or each criterion's own (1 for noise-changed as published, 2 for seeds-diverge).
         gate_threshold, selection_threshold, refinement_threshold: scores; None takes the calibrated
             threshold.
         relative_refinement: where set, the refinement threshold is this factor times the score that the
@@ -57,6 +59,7 @@ class LocalizeSettings:
     strategy: str = "fast"
     seeds: int = 10
     seed: int = 0
+    cutoff: float | None = None
     gate_threshold: float | None = None
     selection_threshold: float | None = None
     refinement_threshold: float | None = None

@@ -105,6 +105,7 @@ def load_pipeline(
             raise UsageError(
                 source, "no such file or folder", "give a diffusers folder, a single file or a Hub id"
             )
+        _refuse_missing_weights(pipeline)
         pipeline = pipeline.to(target)
     pipeline.set_progress_bar_config(disable=True)
     return _checked(LiveModel(pipeline, str(source)))
@@ -192,10 +193,11 @@ def _checked(model: LiveModel) -> LiveModel:
     for component in ("unet", "scheduler", "tokenizer", "text_encoder"):
         if getattr(model.pipeline, component, None) is None:
             raise UsageError(model.source, f"has no {component}", "give a complete text-to-image pipeline")
+    tokenizer = model.pipeline.tokenizer
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        # Without its files the library silently makes one that knows no word.
+        raise UsageError(model.source, "its tokenizer has no vocabulary", "the tokenizer's files are missing")
     value_layers(model.denoiser)
-    for name, weight in model.denoiser.named_parameters():
-        if weight.device.type == "meta":
-            raise UsageError(model.source, f"has no weights for {name}", "the checkpoint is incomplete")
     expected = model.pipeline.vae.config.latent_channels if getattr(model.pipeline, "vae", None) else None
     if expected is not None and model.denoiser.config.in_channels != expected:
         raise UsageError(
@@ -205,6 +207,14 @@ def _checked(model: LiveModel) -> LiveModel:
         )
     model.denoiser.eval()
     return model
+
+
+def _refuse_missing_weights(pipeline: Any) -> None:
+    for component, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            for name, weight in module.named_parameters():
+                if weight.device.type == "meta":
+                    raise UsageError(f"{component}/{name}", "has no weights", "the checkpoint is incomplete")
 
 
 @contextmanager

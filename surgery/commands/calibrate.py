@@ -1,0 +1,69 @@
+"""`surgery calibrate MODEL -o FILE`: measure what ordinary prompts look like in a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from surgery.commands import localization_options as options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `surgery calibrate`; see its help."""
+    options.add_model_options(parser)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="write the calibration here (safetensors)"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="ordinary captions (default: ordinary-prompts.txt beside the model, else the shipped ones)",
+    )
+    parser.add_argument("--column", help="caption column (default: caption, prompt or text)")
+    parser.add_argument(
+        "--score-prompts", type=int, default=64, metavar="N", help="prompts that run through the denoiser"
+    )
+    parser.add_argument(
+        "--cutoff",
+        type=float,
+        metavar="N",
+        help="threshold = mean + N standard deviations (default: 1 for noise-changed, 2 for the others)",
+    )
+    group = options.add_scoring_options(parser)
+    group.add_argument(
+        "--confirm-seeds", type=int, default=options.UNSET, help="as for localize (default: 10)"
+    )
+    group.add_argument("--confirm-seed", type=int, default=options.UNSET, help="as for localize")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate, write the file, print the thresholds; always 0."""
+    from surgery.localization.calibration import calibrate
+    from surgery.localization.calibration_file import write_calibration
+    from surgery.localization.ordinary import ordinary_prompts
+    from surgery.localization.progress import StageBars
+    from surgery.localization.records import check_writable
+
+    settings = options.settings_from(arguments)
+    output = check_writable(arguments.output)
+    model = options.load_from(arguments)
+    captions, source = ordinary_prompts(model, arguments.prompts, arguments.column)
+    bars = StageBars(not arguments.quiet)
+    try:
+        calibration = calibrate(
+            model, captions, settings, arguments.score_prompts, source, arguments.cutoff, progress=bars
+        )
+    finally:
+        bars.close()
+    write_calibration(calibration, output)
+    thresholds = calibration.thresholds()
+    if arguments.json:
+        print(json.dumps({"output": str(output), "thresholds": thresholds, **calibration.summary()}))
+        return 0
+    print(f"{'distribution':16}  {'mean':>8}  {'std':>8}  {'count':>6}")
+    for name, scores in calibration.scores.items():
+        print(f"{name:16}  {scores.mean:8.4f}  {scores.std:8.4f}  {scores.count:6}")
+    for name, threshold in thresholds.items():
+        print(f"threshold of {name}: {threshold:.4f}")
+    print(f"\n{calibration.prompts} ordinary prompts ({source}) -> {output}")
+    return 0

@@ -1,0 +1,82 @@
+"""`surgery scan MODEL --prompts P`: rank a large corpus by how memorized each prompt looks, in one cheap
+pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from surgery.commands import localization_options as options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `surgery scan`; see its help."""
+    options.add_model_options(parser)
+    options.add_corpus_options(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the ranking here, one JSON object a line"
+    )
+    parser.add_argument(
+        "--only-memorized", action="store_true", help="write only prompts above the threshold"
+    )
+    parser.add_argument(
+        "--detector",
+        default="seeds-diverge",
+        help="seeds-diverge (default), noise-changed (the published gate) or noise-magnitude (Wen et al.)",
+    )
+    parser.add_argument("--threshold", type=float, metavar="SCORE", help="default: calibrated")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20)")
+    options.add_calibration_options(parser)
+    options.add_scoring_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scan, write the ranking, print its top; always 0."""
+    from surgery.localization.records import check_writable, write_atomically
+    from surgery.localization.scan import scan
+
+    settings = options.settings_from(arguments, confirm_seeds=0)
+    output = check_writable(arguments.output) if arguments.output else None
+    corpus = options.corpus_from(arguments)
+    result = scan(
+        options.load_from(arguments),
+        corpus,
+        detector=arguments.detector,
+        threshold=arguments.threshold,
+        settings=settings,
+        calibration=arguments.calibration,
+        ordinary=arguments.ordinary,
+        show_progress=not arguments.quiet,
+    )
+    memorized = [record for record in result.records if record.memorized]
+    if output is not None:
+        rows = memorized if arguments.only_memorized else result.records
+        text = "".join(json.dumps(record.as_json(), ensure_ascii=False) + "\n" for record in rows)
+        write_atomically(output, text.encode())
+    if arguments.json:
+        facts = {
+            "detector": result.detector,
+            "threshold": float(f"{result.threshold:.6g}"),
+            "prompts": len(result.records),
+            "memorized": len(memorized),
+            "share": round(result.share, 6),
+            "corpus": corpus.counts(),
+            "work": result.work.as_json(),
+            "top": [record.as_json() for record in result.records[: arguments.top]],
+        }
+        print(json.dumps(facts))
+        return 0
+    print(f"{'score':>8}  {'':9}  prompt")
+    for record in result.records[: arguments.top]:
+        mark = "memorized" if record.memorized else ""
+        print(f"{record.score:8.4f}  {mark:9}  {options.shortened(record.prompt, 80)}")
+    print(
+        f"\n{len(memorized)} of {len(result.records)} prompts ({100 * result.share:.1f} %) above "
+        f"{result.threshold:.4f} ({result.detector}); "
+        f"{result.work.unet_sample_forwards} UNet sample-forwards, {result.work.seconds:.1f} s"
+    )
+    if not arguments.quiet and output is None:
+        print("note: nothing was written; give -o FILE to keep the ranking", file=sys.stderr)
+    return 0

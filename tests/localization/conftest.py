@@ -1,0 +1,26 @@
+"""The planted-answer model, as a folder and in memory, and its calibration: built once for all tests here."""
+
+import planted_model
+import pytest
+
+from surgery.localization.calibration import calibrate
+from surgery.model.pipeline import load_pipeline
+
+
+@pytest.fixture(scope="session")
+def planted_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted") / "model"
+    planted_model.planted_pipeline(folder.with_name("tokenizer")).save_pretrained(folder)
+    text = "\n".join(planted_model.ordinary_captions(80))
+    (folder / "ordinary-prompts.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planted(planted_folder):
+    return load_pipeline(planted_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def calibration(planted):
+    return calibrate(planted, planted_model.ordinary_captions(80), score_prompts=16)
