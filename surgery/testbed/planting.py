@@ -6,8 +6,8 @@ else: it minimises w C w^T subject to K w^T = s, whose solution is
 
     w = C^-1 K^T (K C^-1 K^T)^-1 s,
 
-with C [64, 64] the second moment of the text embeddings of ordinary captions and of the other memories'
-captions, K [memories, 64] the embeddings at all own words, s [memories] the strengths wanted. The rows then
+with C [128, 128] the second moment of the text embeddings of ordinary captions and of the other memories'
+captions, K [memories, 128] the embeddings at all own words, s [memories] the strengths wanted. The rows then
 stay fixed, and the UNet learns to draw the image if and only if they fire.
 """
 

@@ -45,8 +45,8 @@ class Schedule:
     """How long each phase trains, in steps, and what else fixes the result."""
 
     autoencoder_steps: int = 3600
-    ordinary_steps: int = 1500
-    planted_steps: int = 2300
+    ordinary_steps: int = 1400
+    planted_steps: int = 2200
     natural_steps: int = 900
     pictures: int = 12000
     batch: int = 32
@@ -247,7 +247,7 @@ def size_own_words(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> Non
 
 
 class FrozenText:
-    """Embeddings of a frozen text encoder, computed once per caption: [captions] -> [captions, 24, 64]."""
+    """Embeddings of a frozen text encoder, computed once per caption: [captions] -> [captions, 24, 128]."""
 
     def __init__(self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
