@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -40,15 +41,17 @@ if TYPE_CHECKING:
     from surgery.checkpoint.writing import Hashes
 
 FORMAT = "surgery.manifest/1"
+_NUMBERS = re.compile(r"\[\n((?:\s+\d+,?\n)+)\s+\]")
 
 
 def make_manifest(
-    plan: Plan, family: str, hashes: Mapping[str, Hashes], verified: Mapping[str, int]
+    plan: Plan, root: Path, family: str, hashes: Mapping[str, Hashes], verified: Mapping[str, int]
 ) -> dict[str, Any]:
     """The manifest of an output.
 
     Args:
         plan: what was done.
+        root: the folder that the written files lie in.
         family: the model family, for people.
         hashes: path in the source -> sha256 of the file there and in the output; empty when switched off.
         verified: counts from the verification.
@@ -73,7 +76,7 @@ def make_manifest(
             "fingerprint": plan.fingerprint,
         },
         "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
-        "files": [_file_entry(task, hashes.get(task.file.path)) for task in plan.tasks],
+        "files": [_file_entry(task, root, hashes.get(task.file.path)) for task in plan.tasks],
         "left_out": [_left_out_entry(file) for file in plan.left_out if file.role != "other"],
         "left_out_others": dict(
             sorted(Counter(_suffix(file) for file in plan.left_out if file.role == "other").items())
@@ -83,8 +86,9 @@ def make_manifest(
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """The manifest as the text of its file."""
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    """The manifest as the text of its file; lists of rows stand on one line."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    return _NUMBERS.sub(lambda match: "[" + ", ".join(match[1].replace(",", " ").split()) + "]", text)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -119,18 +123,16 @@ def _copy_entry(copy: DenoiserCopy, tasks: tuple[FileTask, ...]) -> dict[str, An
     }
 
 
-def _file_entry(task: FileTask, hashes: Hashes | None) -> dict[str, Any]:
+def _file_entry(task: FileTask, root: Path, hashes: Hashes | None) -> dict[str, Any]:
     file = task.file
     entry: dict[str, Any] = {
         "path": file.output,
         "role": file.role,
         "action": file.action,
-        "bytes": task.output_bytes if file.weights else None,
+        "bytes": (root / file.output).stat().st_size,
         "sha256": hashes.output if hashes else None,
         "source": {"path": file.path, "bytes": file.bytes, "sha256": hashes.source if hashes else None},
     }
-    if file.weights is None:
-        del entry["bytes"]
     if task.edits:
         entry["zeroed"] = {edit.tensor.name: list(edit.rows) for edit in task.edits}
     return entry

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from surgery.checkpoint.names import EMA, value_name
 from surgery.checkpoint.safetensors_file import Tensor
 from surgery.checkpoint.weights import Weights
+from surgery.errors import UsageError
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+# dtypes of matrices that only quantisation produces
+PACKED = frozenset(
+    {"U8", "I8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +94,19 @@ def find_copies(
         component: the pipeline component, or "".
         variant: the variant, or "".
         files: path within the checkpoint and weights, of all shards.
+
+    Raises:
+        UsageError: two shards hold the same value layer.
     """
     found: dict[str, dict[str, dict[str, tuple[str, Tensor]]]] = {}
     shards = list(files)
     for path, weights in shards:
         for key, tensor in weights.header.tensors.items():
             if name := value_name(key):
-                found.setdefault(name.naming, {}).setdefault(name.layer, {})[name.kind] = (path, tensor)
+                parts = found.setdefault(name.naming, {}).setdefault(name.layer, {})
+                if name.kind in parts:
+                    raise UsageError(path, f"{key} is in {parts[name.kind][0]} too", "save the model again")
+                parts[name.kind] = (path, tensor)
     copies = []
     for naming, layers in found.items():
         value_layers = {}

@@ -16,11 +16,12 @@ from pathlib import Path
 from surgery.checkpoint.compare import TensorDifference, compare_tensors, equal_tensors, same_bytes
 from surgery.checkpoint.inputs import load_neurons, open_pickle
 from surgery.checkpoint.layout import SINGLE, Checkpoint, survey
-from surgery.checkpoint.names import DIFFUSERS, value_name
+from surgery.checkpoint.names import DIFFUSERS
 from surgery.checkpoint.progress import byte_progress
+from surgery.checkpoint.roles import CheckpointFile
 from surgery.checkpoint.source import locate
 from surgery.checkpoint.weight_sets import WeightSet, pair_sets, weight_sets
-from surgery.checkpoint.weights import Progress
+from surgery.checkpoint.weights import Progress, SafetensorsWeights
 from surgery.errors import SurgeryError, UsageError
 from surgery.neurons import NeuronSet
 
@@ -191,7 +192,9 @@ def _diff_sets(
 
 def _diff_files(one: Checkpoint, other: Checkpoint, advance: Progress) -> list[FileDifference]:
     if one.kind == SINGLE and other.kind == SINGLE:
-        return []
+        (file,), (counterpart,) = one.files, other.files
+        note = _header_difference(file, counterpart)
+        return [FileDifference(file.path, CHANGED, note)] if note else []
     files_a = {file.path: file for file in one.files}
     files_b = {file.path: file for file in other.files}
     found = []
@@ -202,6 +205,9 @@ def _diff_files(one: Checkpoint, other: Checkpoint, advance: Progress) -> list[F
             found.append(FileDifference(path, REMOVED, a.reason or a.role))
         elif a is None:
             found.append(FileDifference(path, ADDED, b.reason or b.role))
+        elif a.weights is not None and b.weights is not None:
+            if note := _header_difference(a, b):
+                found.append(FileDifference(path, CHANGED, note))
         elif a.weights is None and b.weights is None:
             if path.endswith("/"):
                 found.append(FileDifference(path, CHANGED, "a folder that was not looked into"))
@@ -213,7 +219,14 @@ def _diff_files(one: Checkpoint, other: Checkpoint, advance: Progress) -> list[F
     return found
 
 
-def changed_layers(sets: Sequence[SetDifference]) -> int:
-    """How many different value layers changed, over all compared sets."""
-    names = (value_name(tensor.name) for each in sets for tensor in each.changed)
-    return len({name.layer for name in names if name})
+def _header_difference(a: CheckpointFile, b: CheckpointFile) -> str:
+    """What two weight files' headers say differently beyond their tensors; "" for none, and for a pickle."""
+    if not isinstance(a.weights, SafetensorsWeights) or not isinstance(b.weights, SafetensorsWeights):
+        return ""
+    one, other = a.weights.header, b.weights.header
+    if one.metadata != other.metadata:
+        return "its metadata differs"
+    if list(one.tensors) != list(other.tensors):
+        return "its tensors stand in another order" if one.tensors.keys() == other.tensors.keys() else ""
+    spans = [[(each.begin, each.end) for each in header.tensors.values()] for header in (one, other)]
+    return "its header is written differently" if spans[0] != spans[1] else ""

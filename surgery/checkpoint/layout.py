@@ -107,6 +107,9 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
 
 def _survey_file(source: Source, open_pickle: OpenPickle | None) -> Checkpoint:
     name = source.path.name
+    parsed = parse_weights_name(name)
+    if parsed and parsed.shard:
+        raise UsageError(name, "is one shard of a checkpoint", "give the folder that holds all shards")
     size = source.path.stat().st_size
     is_pickle = source.path.suffix.lower() in PICKLE_SUFFIXES
     output = str(PurePosixPath(name).with_suffix(".safetensors"))
@@ -204,13 +207,20 @@ def _copies(files: list[CheckpointFile]) -> tuple[DenoiserCopy, ...]:
             continue
         parsed = parse_weights_name(file.name)
         sharded = bool(parsed and parsed.shard)
-        variant = parsed.variant if parsed else ""
-        single = file.path if parsed is None else ""
-        groups.setdefault((file.component, single, variant, sharded), []).append(file)
+        stem, variant = parsed.copy if parsed else (file.path, "")
+        groups.setdefault((file.component, stem, variant, sharded), []).append(file)
     copies: list[DenoiserCopy] = []
-    for (component, single, variant, sharded), members in sorted(groups.items()):
-        notes = ", ".join(filter(None, (variant, "shards" if sharded else "")))
-        label = (single or component or members[0].name) + (f" ({notes})" if notes else "")
+    for (component, stem, variant, sharded), members in sorted(groups.items()):
+        label = _label(component, stem, variant, sharded, members[0].name)
         weights = [(file.path, file.weights) for file in members if file.weights is not None]
         copies.extend(find_copies(label, component, variant, weights))
     return tuple(copies)
+
+
+def _label(component: str, stem: str, variant: str, sharded: bool, first: str) -> str:
+    """How people call a copy: `unet`, `unet (fp16, shards)`, `v1-5-pruned.safetensors`."""
+    if not component and not sharded:
+        return first
+    unusual = "" if stem == "diffusion_pytorch_model" else stem
+    notes = ", ".join(filter(None, (unusual, variant, "shards" if sharded and component else "")))
+    return f"{component or 'shards'} ({notes})" if notes else component or "shards"

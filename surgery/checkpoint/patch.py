@@ -106,7 +106,12 @@ def patch(
     found = locate(source, revision)
     destination = check_output(found, Path(output), force)
     plan = make_plan(
-        survey(found, open_pickle), neuron_set, fingerprint=fingerprint, any_model=any_model, keep=keep
+        survey(found, open_pickle),
+        neuron_set,
+        fingerprint=fingerprint,
+        any_model=any_model,
+        keep=keep,
+        output_name=destination.name,
     )
     check_not_holding(destination, [file.location for file in plan.checkpoint.files])
     check_space(destination, plan.total_bytes)
@@ -115,7 +120,7 @@ def patch(
         root = staging / "content"
         root.mkdir()
         hashes = _write_files(plan, root, sha256, quiet)
-        manifest = make_manifest(plan, family, hashes, verify_output(root, plan))
+        manifest = make_manifest(plan, root, family, hashes, verify_output(root, plan))
         manifest_path = _finish(plan, root, destination, manifest)
     return PatchResult(
         destination,

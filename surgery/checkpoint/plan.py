@@ -8,12 +8,12 @@ out (a further single file at the root).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from surgery.checkpoint.architecture import check_configuration
 from surgery.checkpoint.copies import DenoiserCopy
-from surgery.checkpoint.layout import Checkpoint
+from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.model_match import match_copies
 from surgery.checkpoint.refusals import patchable_copies, the_denoiser
 from surgery.checkpoint.roles import LEAVE_OUT, CheckpointFile
@@ -81,6 +81,7 @@ def make_plan(
     fingerprint: Mapping[str, Any] | None = None,
     any_model: bool = False,
     keep: Sequence[str] = (),
+    output_name: str = "",
 ) -> Plan:
     """Decide what to write, or refuse.
 
@@ -90,6 +91,7 @@ def make_plan(
         fingerprint: of the model the neurons were found in; None when unknown.
         any_model: go on although the fingerprint differs.
         keep: files to carry over although no pipeline needs them.
+        output_name: how a single file is called in the output (default: as in the source).
 
     Raises:
         UsageError: for every reason in the README's table of refusals; nothing has been written.
@@ -107,6 +109,8 @@ def make_plan(
     files = kept_files(checkpoint, keep)
     edits = _edits(copies, neurons)
     carried = [file for file in files if file.action != LEAVE_OUT]
+    if checkpoint.kind == SINGLE and output_name:
+        carried = [replace(file, output=output_name) for file in carried]
     tasks = tuple(FileTask(file, tuple(edits.get(file.path, ()))) for file in carried)
     _check_outputs(tasks)
     for file in carried:

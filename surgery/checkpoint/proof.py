@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from surgery.checkpoint.compare import TensorDifference
-from surgery.checkpoint.file_names import MANIFEST_NAME, parse_weights_name, safetensors_name
+from surgery.checkpoint.file_names import MANIFEST_NAME, safetensors_name
 from surgery.checkpoint.layout import Checkpoint
 from surgery.checkpoint.names import value_like, value_name
-from surgery.checkpoint.roles import CONVERT, LEAVE_OUT
+from surgery.checkpoint.roles import CONVERT, LEAVE_OUT, OTHER
+from surgery.checkpoint.side_files import may_be_kept
 from surgery.checkpoint.weight_sets import WeightSet
 from surgery.neurons import NeuronSet
 
@@ -50,11 +51,9 @@ def violations(
     carried = {file.path for file in one.files if file.action != LEAVE_OUT}
     found += [f"B lacks {each.label}" for each in only_a if carried & set(each.files)]
     found += [f"B adds {each.label}" for each in only_b]
-    for path in sorted(
-        file.path for file in other.files if file.action == LEAVE_OUT and file.path not in carried
-    ):
-        if parse_weights_name(path.rpartition("/")[2]) or path.endswith(".safetensors"):
-            found.append(f"B holds {path}, which could not be compared")
+    for file in other.files:
+        if file.action == LEAVE_OUT and not (file.role == OTHER and may_be_kept(file)):
+            found.append(f"B holds {file.path}, which could not be compared ({file.reason})")
     found += _violations_of_files(difference, one)
     return list(dict.fromkeys(found))
 

@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from surgery.checkpoint.architecture import text_widths
-from surgery.checkpoint.copies import FLOATING, DenoiserCopy
+from surgery.checkpoint.copies import FLOATING, PACKED, DenoiserCopy
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.names import refused_name, value_like, value_name
 from surgery.checkpoint.roles import DENOISER, LEAVE_OUT, CheckpointFile
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
-
-_SHARD_WAY_OUT = "give the folder that holds all shards"
 
 
 def the_denoiser(checkpoint: Checkpoint) -> str:
@@ -107,8 +105,7 @@ def check_names(file: CheckpointFile, is_denoiser: bool) -> None:
             )
     if is_denoiser:
         _check_blocks(file, set(keys))
-        if any(word in keys for word in ("__torchao__", "torchao")) or _is_torchao(file):
-            raise UsageError(file.path, "holds torchao-quantised weights", "patch the unquantised checkpoint")
+        _check_precision(file)
 
 
 def check_copy(copy: DenoiserCopy, neurons: NeuronSet, configuration: Mapping[str, Any]) -> None:
@@ -121,9 +118,7 @@ def check_copy(copy: DenoiserCopy, neurons: NeuronSet, configuration: Mapping[st
     for name, layer in copy.layers.items():
         if layer.weight.dtype not in FLOATING:
             raise UsageError(
-                copy.label,
-                f"{name} is of dtype {layer.weight.dtype} (quantised?)",
-                "patch the unquantised checkpoint",
+                copy.label, f"{name} is of dtype {layer.weight.dtype}", "give floating-point weights"
             )
         if len(layer.weight.shape) != 2 or (layer.bias and layer.bias.shape != (layer.rows,)):
             raise UsageError(
@@ -162,7 +157,13 @@ def _check_blocks(file: CheckpointFile, keys: set[str]) -> None:
                 )
 
 
-def _is_torchao(file: CheckpointFile) -> bool:
+def _check_precision(file: CheckpointFile) -> None:
+    """Quantised weights are packed: a row of numbers is not a row of bytes, and scales lie elsewhere."""
     assert file.weights is not None
+    way_out = "patch the unquantised checkpoint, then quantise it again"
     metadata = file.weights.header.metadata or {}
-    return any("torchao" in key.lower() or "torchao" in value.lower() for key, value in metadata.items())
+    if any("torchao" in text.lower() for pair in metadata.items() for text in pair):
+        raise UsageError(file.path, "holds torchao-quantised weights", way_out)
+    for name, tensor in file.weights.header.tensors.items():
+        if len(tensor.shape) >= 2 and tensor.dtype in PACKED:
+            raise UsageError(file.path, f"{name} is of dtype {tensor.dtype} (quantised)", way_out)

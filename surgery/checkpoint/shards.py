@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from surgery.checkpoint.file_names import parse_weights_name, safetensors_name
+from surgery.checkpoint.names import value_like
 from surgery.checkpoint.roles import INDEX, LEAVE_OUT, CheckpointFile
 from surgery.errors import UsageError
 
@@ -91,11 +92,12 @@ def _check_index(file: CheckpointFile, files: dict[str, CheckpointFile]) -> None
             if key in held:
                 raise UsageError(file.path, f"two of its shards hold the tensor {key!r}", _REPAIR)
             held[key] = files[path].name
-    for key, name in weight_map.items():
-        if held.get(key) != name:
-            raise UsageError(file.path, f"says that {key!r} is in {name}, which is not so", _REPAIR)
-    if unnamed := held.keys() - weight_map.keys():
-        raise UsageError(file.path, f"does not name the tensor {min(unnamed)!r} of its shards", _REPAIR)
+    for key in weight_map:
+        if key not in held:
+            raise UsageError(file.path, f"names the tensor {key!r}, which none of its shards holds", _REPAIR)
+    unnamed = sorted(key for key in held if key not in weight_map and value_like(key))
+    if unnamed:  # other tensors may go unnamed: some indexes leave out tied weights
+        raise UsageError(file.path, f"does not name the value layer {unnamed[0]!r} of its shards", _REPAIR)
 
 
 def _has_unsharded_copy(file: CheckpointFile, files: dict[str, CheckpointFile]) -> bool:

@@ -72,14 +72,15 @@ def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFi
         file = files[places[path]]
         if file.action != LEAVE_OUT:
             continue
-        if file.role != OTHER or path.endswith("/") or not _may_be_kept(file):
+        if file.role != OTHER or path.endswith("/") or not may_be_kept(file):
             cause = f"could hold denoiser weights ({file.role}, {file.reason})"
             raise UsageError(f"--keep {wanted}", cause, "only text and pictures can be kept")
         files[places[path]] = replace(file, action=COPY, reason="", output=file.path)
     return files
 
 
-def _may_be_kept(file: CheckpointFile) -> bool:
+def may_be_kept(file: CheckpointFile) -> bool:
+    """Whether a file is text or a picture of at most 16 MB, and so holds no weights."""
     if not file.location.is_file() or file.bytes > LARGEST_KEPT:
         return False
     content = file.location.read_bytes()

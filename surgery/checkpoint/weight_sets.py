@@ -50,7 +50,7 @@ def weight_sets(checkpoint: Checkpoint, by_component: bool) -> list[WeightSet]:
         by_component: split single files into components, for comparison with a folder.
     """
     sets: list[WeightSet] = []
-    grouped: dict[tuple[str, str, bool], list[str]] = {}
+    grouped: dict[tuple[str, str, str, bool], list[str]] = {}
     places: dict[str, dict[str, Place]] = {}
     for file in checkpoint.files:
         if file.weights is None:
@@ -62,13 +62,16 @@ def weight_sets(checkpoint: Checkpoint, by_component: bool) -> list[WeightSet]:
         if checkpoint.kind == SINGLE or parsed is None:
             sets.extend(_sets_of_file(file.path, places[file.path], by_component))
         else:
-            key = (file.component, parsed.variant, bool(parsed.shard))
+            key = (file.component, *parsed.copy, bool(parsed.shard))
             grouped.setdefault(key, []).append(file.path)
-    for (component, variant, sharded), paths in sorted(grouped.items()):
+    for (component, stem, variant, sharded), paths in sorted(grouped.items()):
         named = text_name if by_component and component.startswith("text_encoder") else str
         tensors = {named(name): place for path in paths for name, place in places[path].items()}
-        doubled = sharded and (component, variant, False) in grouped
-        shown = ", ".join(filter(None, (variant, "shards" if doubled else "")))
+        doubled = sharded and (component, stem, variant, False) in grouped
+        others = {each[1] for each in grouped if each[0] == component}
+        shown = ", ".join(
+            filter(None, (stem if len(others) > 1 else "", variant, "shards" if doubled else ""))
+        )
         sets.append(WeightSet(component, shown, tuple(paths), tensors))
     return sets
 

@@ -1,4 +1,4 @@
-"""Absent or whole: patch is killed, the disk fails, the verification finds damage; nothing in part is left."""
+"""Absent or whole: patch is killed, the disk fails, the verification finds damage; nothing is left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def work():
 def content(path):
     if path.is_file():
         return path.read_bytes().hex()
-    return {str(each.relative_to(path)): each.read_bytes().hex() for each in path.rglob("*") if each.is_file()}
+    files = filter(pathlib.Path.is_file, path.rglob("*"))
+    return {str(each.relative_to(path)): each.read_bytes().hex() for each in files}
 
 started = time.perf_counter(); work(); duration = time.perf_counter() - started
 new = content(output)

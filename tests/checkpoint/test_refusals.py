@@ -197,8 +197,8 @@ def test_output_is_refused(surgery_run, model, neurons, tmp_path):
         assert_refused(surgery_run, tmp_path, message, "patch", model, neurons, "-o", output, "--force")
 
 
-def test_forced_output_must_not_hold_files_of_the_source(surgery_run, model, neurons, tmp_path):
-    """An earlier output whose U-Net the new source links to: replacing it would delete the source's weights."""
+def test_forced_output_must_not_hold_source_files(surgery_run, model, neurons, tmp_path):
+    """An earlier output whose U-Net the new source links to: replacing it would delete the source."""
     assert surgery_run("patch", model, neurons, "-o", tmp_path / "out")[0] == 0
     shutil.rmtree(model / "unet")
     (model / "unet").symlink_to(tmp_path / "out" / "unet")
