@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -75,6 +76,7 @@ def patch(
     force: bool = False,
     any_model: bool = False,
     keep: Sequence[str] = (),
+    follow_links: bool = False,
     sha256: bool = True,
     quiet: bool = True,
 ) -> PatchResult:
@@ -90,6 +92,7 @@ def patch(
         force: replace an output that an earlier patch wrote.
         any_model: do not refuse neurons whose fingerprint is another model's.
         keep: further text files or pictures of the source to carry over.
+        follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
         sha256: hash every file of source and output for the manifest.
         quiet: no progress bar.
 
@@ -105,15 +108,17 @@ def patch(
     neuron_set, fingerprint = load_neurons(neurons)
     found = locate(source, revision)
     destination = check_output(found, Path(output), force)
+    checkpoint = survey(found, open_pickle)
+    check_not_holding(destination, [file.location for file in checkpoint.files])
     plan = make_plan(
-        survey(found, open_pickle),
+        checkpoint,
         neuron_set,
         fingerprint=fingerprint,
         any_model=any_model,
         keep=keep,
+        follow_links=follow_links,
         output_name=destination.name,
     )
-    check_not_holding(destination, [file.location for file in plan.checkpoint.files])
     check_space(destination, plan.total_bytes)
     family = checkpoint_family(plan.checkpoint)
     with staging_folder(destination) as staging:
@@ -137,19 +142,21 @@ def patch(
 def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str, Hashes]:
     """Write every planned file below `root`, hashing in a second thread; returns source path -> hashes."""
     pending: dict[str, Future[Hashes]] = {}
+    stop = threading.Event()
     with (
         ThreadPoolExecutor(max_workers=1) as hasher,
         byte_progress(plan.total_bytes, "patch", quiet) as advance,
     ):
         try:
             if sha256:
-                pending = {task.file.path: hasher.submit(hash_file, task) for task in plan.tasks}
+                pending = {task.file.path: hasher.submit(hash_file, task, stop) for task in plan.tasks}
             for task in plan.tasks:
                 destination = root / task.file.output
                 destination.parent.mkdir(exist_ok=True)
                 write_file(task, destination, advance)
             return {path: future.result() for path, future in pending.items()}
         except BaseException:
+            stop.set()
             hasher.shutdown(wait=False, cancel_futures=True)
             raise
 

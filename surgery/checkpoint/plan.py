@@ -18,7 +18,7 @@ from surgery.checkpoint.model_match import match_copies
 from surgery.checkpoint.refusals import patchable_copies, the_denoiser
 from surgery.checkpoint.roles import LEAVE_OUT, CheckpointFile
 from surgery.checkpoint.safetensors_file import Tensor
-from surgery.checkpoint.side_files import check_side_file, kept_files
+from surgery.checkpoint.side_files import check_link, check_side_file, kept_files
 from surgery.checkpoint.twins import check_no_twin
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
@@ -81,6 +81,7 @@ def make_plan(
     fingerprint: Mapping[str, Any] | None = None,
     any_model: bool = False,
     keep: Sequence[str] = (),
+    follow_links: bool = False,
     output_name: str = "",
 ) -> Plan:
     """Decide what to write, or refuse.
@@ -91,6 +92,7 @@ def make_plan(
         fingerprint: of the model the neurons were found in; None when unknown.
         any_model: go on although the fingerprint differs.
         keep: files to carry over although no pipeline needs them.
+        follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
         output_name: how a single file is called in the output (default: as in the source).
 
     Raises:
@@ -116,6 +118,8 @@ def make_plan(
     for file in carried:
         if file.weights is None:
             check_side_file(file)
+            if not follow_links:
+                check_link(file, checkpoint.source.path)
     check_no_twin(carried, copies, neurons)
     left_out = tuple(file for file in files if file.action == LEAVE_OUT)
     return Plan(checkpoint, neurons, tasks, copies, left_out, verdict[0], tuple(warnings))

@@ -71,11 +71,15 @@ def patchable_copies(
     checkpoint = replace(checkpoint, files=tuple(files))
     gone = {file.path for file in files if file.action == LEAVE_OUT}
     copies = tuple(copy for copy in checkpoint.copies if not gone & set(copy.files))
-    unread = any(file.role == DENOISER and file.weights is None for file in files if file.path not in gone)
-    if not unread and not any(copy.component == component for copy in copies):
-        raise UsageError(
-            component or checkpoint.source.name, "holds no value layers", "give a whole checkpoint"
-        )
+    held = {path for copy in copies for path in copy.files}
+    for file in files:
+        if file.role == DENOISER and file.weights is not None and file.path not in held | gone:
+            raise UsageError(
+                file.path, "holds no value layers under a name that is known", "remove or replace it"
+            )
+    if not any(file.role == DENOISER and file.path not in gone for file in files):
+        name = component or checkpoint.source.name
+        raise UsageError(name, "holds no weights of the denoiser", "give a whole checkpoint")
     return replace(checkpoint, copies=copies), copies
 
 

@@ -76,11 +76,9 @@ def _found(entry: os.DirEntry[str], path: str) -> FoundFile:
         return FoundFile(path, Path(entry.path), 0, "a symbolic link that leads nowhere")
     if not stat.S_ISREG(status.st_mode):
         return FoundFile(path, Path(entry.path), 0, "not a regular file")
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        printable = path.encode("utf-8", "backslashreplace").decode()
-        return FoundFile(printable, Path(entry.path), status.st_size, "its name is not valid text")
+    if not path.isprintable():  # not UTF-8, or control characters that a terminal would obey
+        printable = path.encode("unicode_escape", "backslashreplace").decode("ascii")
+        return FoundFile(printable, Path(entry.path), status.st_size, "its name is not printable text")
     return FoundFile(path, Path(entry.path), status.st_size)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.roles import COPY, INDEX, LEAVE_OUT, OTHER, CheckpointFile
@@ -46,6 +46,28 @@ def check_side_file(file: CheckpointFile) -> None:
             raise UsageError(file.path, "is no sentencepiece model", "restore the true file")
     elif not _is_text(content) and not (file.role == OTHER and content.startswith(PICTURE_SIGNATURES)):
         raise UsageError(file.path, "is not text", "restore the true file")
+
+
+def check_link(file: CheckpointFile, root: Path) -> None:
+    """Refuse a text file that a symbolic link brings in from outside the checkpoint.
+
+    A downloaded checkpoint could link `LICENSE` to a private key or `tokenizer` to a folder with credentials,
+    and the output is made to be published. Weight files are not meant: what they hold is checked. The links
+    of the Hugging Face cache, from a snapshot to the blobs beside it, are its way of storing files.
+
+    Args:
+        file: a file to be carried over.
+        root: the checkpoint's folder.
+
+    Raises:
+        UsageError: its content lies outside.
+    """
+    folder, target = root.resolve(), file.location.resolve()
+    blobs = folder.parent.parent / "blobs"
+    is_cached = folder.parent.name == "snapshots" and target.parent == blobs
+    if folder not in target.parents and not is_cached:
+        cause = "is brought in from outside the checkpoint by a symbolic link"
+        raise UsageError(file.path, cause, "copy it into the checkpoint, or pass --follow-links")
 
 
 def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFile]:

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from surgery.checkpoint.file_names import MANIFEST_NAME
@@ -111,7 +111,10 @@ def staging_folder(output: Path) -> Iterator[Path]:
             output.parent, f"cannot be written to ({error.strerror})", "write elsewhere"
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(
+            OSError
+        ):  # without locks on this file system, leftovers of killed runs stay where they are
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     except OSError as error:
         raise SurgeryError(output, f"could not be written ({error})", _way_out(error)) from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from surgery.checkpoint.file_names import parse_weights_name
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.safetensors_file import Tensor
-from surgery.checkpoint.single_file_names import split_single_file, text_name
+from surgery.checkpoint.single_file_names import UNCONVERTED, split_single_file, text_name
 from surgery.checkpoint.weights import Weights
 
 Place = tuple[Weights, Tensor]
@@ -38,6 +38,8 @@ class WeightSet:
     @property
     def label(self) -> str:
         """How people call it."""
+        if self.component == UNCONVERTED:
+            return f"{len(self.tensors)} tensors of {', '.join(self.files)} that have no diffusers name"
         shown = self.component or ", ".join(self.files)
         return f"{shown} ({self.variant})" if self.variant else shown
 

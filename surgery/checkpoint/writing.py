@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,13 @@ def zero_ranges(task: FileTask) -> list[tuple[int, int]]:
     return joined
 
 
-def hash_file(task: FileTask) -> Hashes:
-    """sha256 of the source file and of the output file, computed from the source and the plan in one pass."""
+def hash_file(task: FileTask, stop: threading.Event) -> Hashes:
+    """sha256 of the source file and of the output file, computed from the source and the plan in one pass.
+
+    Args:
+        task: the file.
+        stop: set when the result is no longer wanted; the hashes are then of no use.
+    """
     if task.file.weights is None or task.file.action == CONVERT:
         source = _sha256_of_file(task.file.location)
         if task.file.weights is None:
@@ -88,7 +94,7 @@ def hash_file(task: FileTask) -> Hashes:
     position = 0
     with task.file.location.open("rb", buffering=0) as file:
         buffer = bytearray(_HASH_STEP)
-        while length := file.readinto(buffer):
+        while (length := file.readinto(buffer)) and not stop.is_set():
             chunk = memoryview(buffer)[:length]
             is_edited = any(start < position + length and end > position for start, end in ranges)
             if is_edited and after is None:

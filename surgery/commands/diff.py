@@ -77,13 +77,13 @@ def as_table(found: Difference) -> str:
         lines.append(f"{name}: {each.compared} tensors compared, {len(each.changed)} differ")
         rows: list[tuple[str, str, str]] = []
         for tensor in each.changed[:_TABLE_LIMIT]:
-            rows.append((tensor.name, *_described(tensor, shortened)))
+            rows.append((_printable(tensor.name), *_described(tensor, shortened)))
         width = max((len(row[0]) for row in rows), default=0)
         lines += [f"  {row[0]:<{width}}  {row[1]:>16}  {row[2]}" for row in rows]
         if len(each.changed) > _TABLE_LIMIT:
             lines.append(f"  ... and {len(each.changed) - _TABLE_LIMIT} more tensors (--json lists all)")
-        lines += [f"  only in A: {name}" for name in each.removed[:_TABLE_LIMIT]]
-        lines += [f"  only in B: {name}" for name in each.added[:_TABLE_LIMIT]]
+        lines += [f"  only in A: {_printable(name)}" for name in each.removed[:_TABLE_LIMIT]]
+        lines += [f"  only in B: {_printable(name)}" for name in each.added[:_TABLE_LIMIT]]
     lines += [f"weights only in A: {label}" for label in found.only_a]
     lines += [f"weights only in B: {label}" for label in found.only_b]
     lines += [f"file {file.kind}: {file.path} ({file.note})" for file in found.files]
@@ -92,12 +92,16 @@ def as_table(found: Difference) -> str:
     return "\n".join([*lines, *_verdict(found)])
 
 
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)  # a terminal would obey control characters
+
+
 def _verdict(found: Difference) -> list[str]:
     if found.violations is None:
         return ["identical"] if found.identical else ["different"]
     if not found.violations:
         return ["as planned: every planned row is zero in B, and nothing else differs"]
-    shown = [f"  {sentence}" for sentence in found.violations[:_TABLE_LIMIT]]
+    shown = [f"  {_printable(sentence)}" for sentence in found.violations[:_TABLE_LIMIT]]
     rest = len(found.violations) - len(shown)
     return ["NOT as planned:", *shown, *([f"  ... and {rest} more"] if rest else [])]
 

@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", action="append", default=[], metavar="FILE", help="carry over one more text file or picture"
     )
     parser.add_argument(
+        "--follow-links", action="store_true", help="carry over text files linked from outside the checkpoint"
+    )
+    parser.add_argument(
         "--no-sha256", action="store_true", help="no file hashes in the manifest (faster disks)"
     )
 
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         any_model=arguments.any_model,
         keep=arguments.keep,
+        follow_links=arguments.follow_links,
         sha256=not arguments.no_sha256,
         quiet=arguments.quiet,
     )

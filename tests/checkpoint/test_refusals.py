@@ -100,7 +100,7 @@ SOURCES = {
         "not valid JSON",
     ),
     "no index": (lambda model: (model / "model_index.json").unlink(), "neither model_index.json nor"),
-    "no weights": (lambda model: (model / UNET).unlink(), "holds no value layers"),
+    "no weights": (lambda model: (model / UNET).unlink(), "holds no weights of the denoiser"),
     "cut short": (lambda model: os.truncate(model / UNET, 1_000_000), "is cut short"),
     "git-lfs pointer": (
         lambda model: (model / UNET).write_text("version https://git-lfs.github.com/spec/v1\n"),

@@ -254,3 +254,49 @@ def test_row_already_zero_in_the_source_is_no_obstacle(model, tmp_path):
     result = surgery.patch(model, ROWS, tmp_path / "out")
     assert surgery.diff(model, result.output, plan=ROWS).as_planned
     assert np.count_nonzero(load_file(result.output / UNET)[KEY][[3, 7, 8]]) == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_links_to_private_files_are_not_followed(model, tmp_path, kind):
+    """A downloaded checkpoint could link a text file to a secret, and the output is made to be published."""
+    private = tmp_path / "home"
+    private.mkdir()
+    (private / "config.json").write_text('{"auths": {"registry": {"auth": "c2VjcmV0"}}}')
+    if kind == "file":
+        (model / "LICENSE").symlink_to(private / "config.json")
+    else:
+        index = json.loads((model / "model_index.json").read_text())
+        (model / "model_index.json").write_text(
+            json.dumps(index | {"feature_extractor": ["transformers", "X"]})
+        )
+        (model / "feature_extractor").symlink_to(private)
+    with pytest.raises(UsageError, match=r"outside the checkpoint by a symbolic link.*--follow-links"):
+        surgery.patch(model, ROWS, tmp_path / "out")
+    assert surgery.patch(model, ROWS, tmp_path / "out", follow_links=True).output.exists()
+
+
+def test_links_within_the_checkpoint_are_followed(model, tmp_path):
+    (model / "unet" / "LICENSE").write_text("free")
+    (model / "LICENSE").symlink_to("unet/LICENSE")
+    result = surgery.patch(model, ROWS, tmp_path / "out")
+    assert (result.output / "LICENSE").read_text() == "free" and not (result.output / "LICENSE").is_symlink()
+
+
+def test_names_that_a_terminal_would_obey_are_escaped(model, tmp_path):
+    for name in (b"unet/evil\x1b[2J.json", b"unet/not-\xff-utf8.json", b"unet/two\nlines.json"):
+        Path(bytes(model).decode() + "/" + name.decode("utf-8", "surrogateescape")).write_bytes(b"{}")
+    result = surgery.patch(model, ROWS, tmp_path / "out")
+    assert len(result.left_out) == 3
+    assert all(file.path.isprintable() and "not printable" in file.reason for file in result.left_out)
+    assert "\\x1b" in "".join(file.path for file in result.left_out)
+
+
+def test_copy_under_names_that_nobody_knows_is_refused(model, tmp_path):
+    """A variant whose value layers are neither named nor shaped as such (transposed)."""
+    tensors = {
+        f"blk.{place}": value.t().contiguous() if value.ndim == 2 else value
+        for place, value in enumerate(load_file(model / UNET).values())
+    }
+    save_file(tensors, model / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(UsageError, match="holds no value layers under a name that is known"):
+        surgery.patch(model, ROWS, tmp_path / "out")
