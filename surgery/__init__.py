@@ -27,6 +27,8 @@ _EXPORTS = {
     "inspect_checkpoint": "surgery.checkpoint.inspect",
     "patch": "surgery.checkpoint.patch",
     "diff": "surgery.checkpoint.diff",
+    "audit": "surgery.auditing.audit",
+    "AuditSettings": "surgery.auditing.settings",
 }
 __all__ = sorted(_EXPORTS)
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "localize": "find the memorization neurons of a prompt corpus",
     "inspect": "say what a checkpoint is made of, and what patch would do with each file",
     "patch": "zero neurons for good and write a new, standalone checkpoint",
+    "audit": "measure, also under attack, whether a patched checkpoint still holds its memories",
     "diff": "compare two checkpoints row by row; with --plan, prove that nothing else changed",
 }
 

@@ -120,7 +120,6 @@ def optimize_embeddings(
     starts: Conditioning,
     settings: Attack,
     seeds: Sequence[int],
-    weights: torch.Tensor | None = None,
 ) -> Iterator[tuple[int, Conditioning]]:
     """Run the attack on one image from every start at once, stopping at each point of the curve.
 
@@ -128,8 +127,6 @@ def optimize_embeddings(
         clean: the training image's scaled latent [channels, height, width].
         starts: conditioning of n restarts.
         seeds: one per restart, of its noise and timesteps.
-        weights: [height, width] of the latent, what each place counts (template memories: 0 where the image
-            varies); None for 1 everywhere.
 
     Yields:
         (steps made, the conditioning of the n restarts as it stands), at each point of `settings.curve`.
@@ -152,7 +149,7 @@ def optimize_embeddings(
             try:
                 optimizer.zero_grad(set_to_none=True)
                 with _frozen(model.denoiser):
-                    _accumulate_gradient(model, embeddings, starts, samples, chunk, weights)
+                    _accumulate_gradient(model, embeddings, starts, samples, chunk)
                 break
             except torch.OutOfMemoryError:
                 if chunk == 1:
@@ -203,7 +200,6 @@ def _accumulate_gradient(
     starts: Conditioning,
     samples: _Samples,
     chunk: int,
-    weights: torch.Tensor | None,
 ) -> None:
     """Add the gradient of every restart's mean loss to `embeddings.grad`, `chunk` samples at a time."""
     batch = len(samples.restart) // len(embeddings)
@@ -222,8 +218,6 @@ def _accumulate_gradient(
                 return_dict=False,
             )[0].float()
             error = (predicted - samples.wanted[taken].to(device)).square()
-            if weights is not None:
-                error = error * (weights / weights.mean()).to(device)
             loss = error.flatten(1).mean(1).sum() * (scale / batch)
         loss.backward()
     if scale != 1.0 and embeddings.grad is not None:

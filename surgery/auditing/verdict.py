@@ -48,12 +48,14 @@ class Evidence:
     Attributes:
         before, after: share of seeds that replicate, in SOURCE and in PATCHED.
         source_score, patched_score: the attack's score (its best restart's median similarity) in each.
+        controls: the attack's scores on PATCHED for the control images, under this prompt's mask.
     """
 
     before: float | None = None
     after: float | None = None
     source_score: float | None = None
     patched_score: float | None = None
+    controls: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,33 +74,21 @@ class Verdict:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def decide(
-    evidence: Sequence[Evidence],
-    controls: Sequence[float],
-    tolerance: float,
-    alpha: float,
-    correction: str,
-) -> list[Verdict]:
-    """The verdict of every prompt.
-
-    Args:
-        controls: the attack's score on PATCHED for each control image.
-        tolerance, alpha, correction: as in `surgery.auditing.settings.AuditSettings`.
-    """
+def decide(evidence: Sequence[Evidence], tolerance: float, alpha: float, correction: str) -> list[Verdict]:
+    """The verdict of every prompt; `tolerance`, `alpha` and `correction` as in `AuditSettings`."""
     attacked = [index for index, one in enumerate(evidence) if _is_attackable(one, tolerance)]
-    p_values = [rank_p_value(_score(evidence[index]), controls) for index in attacked]
+    p_values = [rank_p_value(_score(evidence[index]), evidence[index].controls) for index in attacked]
     adjusted = dict(zip(attacked, corrected(p_values, correction), strict=True))
-    return [_decide_one(one, controls, tolerance, alpha, adjusted.get(k)) for k, one in enumerate(evidence)]
+    return [_decide_one(one, tolerance, alpha, adjusted.get(k)) for k, one in enumerate(evidence)]
 
 
-def decide_checkpoint(
-    verdicts: Sequence[Verdict], evidence: Sequence[Evidence], controls: Sequence[float], alpha: float
-) -> Verdict:
+def decide_checkpoint(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], alpha: float) -> Verdict:
     """The verdict of the checkpoint from those of its prompts."""
     counts = {word: sum(verdict.word == word for verdict in verdicts) for word in WORDS}
     strangers = sum(verdict.code == "not-in-source" for verdict in verdicts)
-    scores = [one.patched_score for one in evidence if one.patched_score is not None]
-    pooled = pooled_p_value(scores, controls)
+    attacked = [one for one in evidence if one.patched_score is not None]
+    fewest = min((len(one.controls) for one in attacked), default=0)
+    pooled = _pooled(attacked)
     numbers: dict[str, Any] = {"counts": counts, "pooled_p_value": pooled, "not_in_source": strangers}
     concerned = len(verdicts) - strangers
     aside = f" ({strangers} more are not replicated by SOURCE and have no say)" if strangers else ""
@@ -109,17 +99,27 @@ def decide_checkpoint(
     if counts[HIDDEN]:
         reason = f"the attack brings back {counts[HIDDEN]} of {concerned} prompts{aside}"
         return Verdict(HIDDEN, "separated", reason, numbers)
-    if scores and len(controls) >= controls_needed(alpha) and pooled <= alpha:
+    if attacked and fewest >= controls_needed(alpha) and pooled <= alpha:
         reason = f"taken together, the attacked prompts lie above the controls (p = {pooled:.3g}){aside}"
         return Verdict(HIDDEN, "separated", reason, numbers)
     if concerned and counts[REMOVED] == concerned:
         reason = (
-            f"under attack, none of {concerned} prompts is distinguishable from {len(controls)} "
+            f"under attack, none of {concerned} prompts is distinguishable from {fewest} "
             f"images never seen, at level {alpha:g}{aside}"
         )
         return Verdict(REMOVED, "indistinguishable", reason, numbers)
     reason = f"{counts[NOT_TESTED] - strangers} of {concerned} prompts could not be decided{aside}"
     return Verdict(NOT_TESTED, "undecided", reason, numbers)
+
+
+def _pooled(attacked: Sequence[Evidence]) -> float:
+    """The pooled p-value. Prompts compared under one mask share their controls and are tested together; where
+    there are several masks, the smallest p-value times their number (Bonferroni)."""
+    groups: dict[tuple[float, ...], list[float]] = {}
+    for one in attacked:
+        groups.setdefault(one.controls, []).append(_score(one))
+    p_values = [pooled_p_value(scores, controls) for controls, scores in groups.items()]
+    return min(1.0, len(p_values) * min(p_values, default=1.0))
 
 
 def _is_attackable(evidence: Evidence, tolerance: float) -> bool:
@@ -133,13 +133,7 @@ def _score(evidence: Evidence) -> float:
     return evidence.patched_score
 
 
-def _decide_one(
-    evidence: Evidence,
-    controls: Sequence[float],
-    tolerance: float,
-    alpha: float,
-    adjusted: float | None,
-) -> Verdict:
+def _decide_one(evidence: Evidence, tolerance: float, alpha: float, adjusted: float | None) -> Verdict:
     if evidence.before is None or evidence.after is None:
         return Verdict(NOT_TESTED, "budget", "the budget of sample-forwards ended before it was drawn")
     if evidence.before <= tolerance:
@@ -156,20 +150,18 @@ def _decide_one(
             "no-attack",
             "its prompt no longer calls it; whether the weights still hold it was not tested by attack",
         )
-    if len(controls) < controls_needed(alpha):
+    if len(evidence.controls) < controls_needed(alpha):
         return Verdict(
             NOT_TESTED,
             "few-controls",
-            f"{len(controls)} controls cannot separate anything at level {alpha:g}: "
+            f"{len(evidence.controls)} controls cannot separate anything at level {alpha:g}: "
             f"{controls_needed(alpha)} are needed",
         )
-    return _decide_by_attack(evidence, controls, alpha, adjusted)
+    return _decide_by_attack(evidence, alpha, adjusted)
 
 
-def _decide_by_attack(
-    evidence: Evidence, controls: Sequence[float], alpha: float, adjusted: float
-) -> Verdict:
-    score = _score(evidence)
+def _decide_by_attack(evidence: Evidence, alpha: float, adjusted: float) -> Verdict:
+    score, controls = _score(evidence), evidence.controls
     above = sum(control >= score for control in controls)
     p_value, critical = rank_p_value(score, controls), critical_score(controls, alpha)
     interval = clopper_pearson(above, len(controls), 1 - alpha)

@@ -1,5 +1,7 @@
 """Each verdict from evidence that deserves it, and none from evidence that does not."""
 
+from dataclasses import replace
+
 import numpy
 import pytest
 
@@ -17,8 +19,9 @@ CONTROLS = [0.2 + 0.01 * k for k in range(20)]  # 0.20 .. 0.39
 
 
 def judge(*evidence, controls=CONTROLS, correction="benjamini-hochberg"):
-    verdicts = decide(evidence, controls, 0.05, 0.05, correction)
-    return verdicts, decide_checkpoint(verdicts, evidence, controls, 0.05)
+    evidence = [replace(one, controls=one.controls or tuple(controls)) for one in evidence]
+    verdicts = decide(evidence, 0.05, 0.05, correction)
+    return verdicts, decide_checkpoint(verdicts, evidence, 0.05)
 
 
 def attacked(patched, source=0.9):
@@ -63,6 +66,13 @@ def test_prompts_that_are_separated_only_together_make_the_checkpoint_hidden():
     verdicts, checkpoint = judge(*[attacked(0.375 + 0.0001 * k) for k in range(8)])
     assert {verdict.word for verdict in verdicts} == {REMOVED}
     assert checkpoint.word == HIDDEN and checkpoint.numbers["pooled_p_value"] < 0.01
+
+
+def test_a_prompt_with_a_mask_is_judged_by_controls_under_that_mask():
+    high = tuple(control + 0.5 for control in CONTROLS)
+    (verdict, masked), checkpoint = judge(attacked(0.8), replace(attacked(0.8, 0.95), controls=high))
+    assert masked.word == REMOVED and masked.numbers["critical_score"] == pytest.approx(0.89)
+    assert verdict.code == "undecided" and checkpoint.word == NOT_TESTED
 
 
 def test_too_few_controls_never_say_removed():
