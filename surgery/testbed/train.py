@@ -59,15 +59,19 @@ class Schedule:
 
 
 class Average:
-    """An exponential moving average of a module's parameters: what is sampled from, and shipped."""
+    """A moving average of a module's parameters over about the last ninth of the steps, 500 at most.
+
+    It is what is sampled from, and shipped. A fixed decay would let the first, useless weights into it.
+    """
 
     def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
         self.decay = decay
         self.parameters = [parameter.detach().clone() for parameter in module.parameters()]
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        torch._foreach_lerp_(self.parameters, list(module.parameters()), 1 - self.decay)
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.parameters, list(module.parameters()), 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
@@ -125,7 +129,7 @@ def train_phase(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         after_step()
-        average.update(module)
+        average.update(module, step)
         losses.append(loss.item())
         if step % 20 == 0:
             progress.set_postfix(loss=f"{sum(losses[-50:]) / len(losses[-50:]):.4f}")
