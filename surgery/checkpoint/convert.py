@@ -60,12 +60,15 @@ class PickleWeights:
         path: the pickle: `.bin`, `.ckpt`, `.pt`, `.pth`.
         shown: how messages call it.
 
+    Attributes:
+        dropped: names of what stands beside the tensors and is not carried over (optimizer states, ...).
+
     Raises:
         UsageError: torch is too old, the file is no pickle of tensors, or it holds anything that could run.
     """
 
     def __init__(self, path: Path, shown: str) -> None:
-        self._tensors = _state_dict(_load(path, shown), shown)
+        self._tensors, self.dropped = _state_dict(_load(path, shown), shown)
         self.header, self._start = _layout(self._tensors, shown)
         ordered = list(self.header.tensors.values())
         self._begins = [tensor.begin for tensor in ordered]
@@ -155,23 +158,29 @@ def _refusal(shown: str, error: Exception) -> UsageError:
     )
 
 
-def _state_dict(loaded: Any, shown: str) -> dict[str, torch.Tensor]:
-    """The tensors of a loaded checkpoint; `state_dict` may be nested, everything beside it is dropped."""
+def _state_dict(loaded: Any, shown: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """The tensors of a loaded checkpoint, whose `state_dict` may be nested, and the names of all the rest."""
     import torch
 
+    dropped: list[str] = []
     for _ in range(_DEEPEST_NESTING):
         if not isinstance(loaded, Mapping) or not isinstance(loaded.get("state_dict"), Mapping):
             break
+        dropped += [str(name) for name in loaded if name != "state_dict"]
         loaded = loaded["state_dict"]
     tensors = {}
     for name, value in loaded.items() if isinstance(loaded, Mapping) else ():
-        if isinstance(name, str) and isinstance(value, torch.Tensor):
-            if value.layout is not torch.strided or value.is_quantized:
-                raise UsageError(shown, f"{name} is sparse or quantised", "patch the plain checkpoint")
-            tensors[name] = value.detach()
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            dropped.append(str(name))
+            continue
+        if value.layout is not torch.strided or value.is_quantized or name == "__metadata__":
+            raise UsageError(
+                shown, f"{name} has no place in a safetensors file", "patch the plain checkpoint"
+            )
+        tensors[name] = value.detach()
     if not tensors:
         raise UsageError(shown, "holds no tensors under their names", "give a state dict")
-    return tensors
+    return tensors, tuple(dropped)
 
 
 def _layout(tensors: Mapping[str, torch.Tensor], shown: str) -> tuple[Header, bytes]:

@@ -165,15 +165,24 @@ def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
 def _opened(file: CheckpointFile, open_pickle: OpenPickle | None) -> CheckpointFile:
     if file.action == LEAVE_OUT or file.role == INDEX:
         return file
+    if file.role == UNKNOWN_WEIGHTS:
+        return _opened_beside_pipeline(file)
     if file.location.name.endswith(".safetensors"):
-        weights: Weights = SafetensorsWeights(file.location, file.path)
-        at_root = file.role == UNKNOWN_WEIGHTS  # a single file beside the pipeline's components
-        if at_root and not any(value_name(key) for key in weights.header.tensors):
-            return file.left_out("weights that no component of the pipeline loads")
-        return replace(file, weights=weights, action=PATCH if at_root else file.action)
+        return replace(file, weights=SafetensorsWeights(file.location, file.path))
     if file.role == PICKLE and open_pickle is not None:
         return replace(file, weights=open_pickle(file.location, file.path))
     return file
+
+
+def _opened_beside_pipeline(file: CheckpointFile) -> CheckpointFile:
+    """A single file at the root of a pipeline folder, which no component loads: patched, or left out."""
+    try:
+        weights = SafetensorsWeights(file.location, file.path)
+    except UsageError as error:
+        return file.left_out(f"a further copy that cannot be read: {error.cause}")
+    if not any(value_name(key) for key in weights.header.tensors):
+        return file.left_out("weights that no component of the pipeline loads")
+    return replace(file, weights=weights, action=PATCH)
 
 
 def _denoisers(files: list[CheckpointFile], configurations: Mapping[str, Mapping[str, Any]]) -> set[str]:

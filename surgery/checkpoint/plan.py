@@ -113,6 +113,7 @@ def make_plan(
     carried = [file for file in files if file.action != LEAVE_OUT]
     if checkpoint.kind == SINGLE and output_name:
         carried = [replace(file, output=output_name) for file in carried]
+    warnings += [warning for file in carried if (warning := _dropped(file))]
     tasks = tuple(FileTask(file, tuple(edits.get(file.path, ()))) for file in carried)
     _check_outputs(tasks)
     for file in carried:
@@ -160,6 +161,14 @@ def _edits(copies: tuple[DenoiserCopy, ...], neurons: NeuronSet) -> dict[str, li
             for path, tensor in copy.layers[layer].tensors():
                 edits.setdefault(path, []).append(Edit(layer, tensor, rows))
     return edits
+
+
+def _dropped(file: CheckpointFile) -> str:
+    """What a pickle holds besides tensors is not carried over; say so."""
+    dropped = dict.fromkeys(getattr(file.weights, "dropped", ()))
+    names = [name if name.isprintable() else ascii(name) for name in dropped]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{file.path}: only tensors are carried over, not {shown}" if names else ""
 
 
 def _check_outputs(tasks: tuple[FileTask, ...]) -> None:

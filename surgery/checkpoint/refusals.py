@@ -11,6 +11,7 @@ from surgery.checkpoint.copies import FLOATING, PACKED, DenoiserCopy
 from surgery.checkpoint.layout import SINGLE, Checkpoint
 from surgery.checkpoint.names import refused_name, value_like, value_name
 from surgery.checkpoint.roles import DENOISER, LEAVE_OUT, CheckpointFile
+from surgery.checkpoint.source import FOLDER
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 
@@ -57,7 +58,7 @@ def patchable_copies(
     files = []
     for file in checkpoint.files:
         if file.action != LEAVE_OUT and file.weights is not None:
-            is_extra = checkpoint.source.kind == "folder" and not file.component and component != ""
+            is_extra = checkpoint.source.kind == FOLDER and not file.component and component != ""
             own = [copy for copy in checkpoint.copies if file.path in copy.files]
             try:
                 check_names(file, is_denoiser=file.component == component or is_extra)
@@ -136,11 +137,7 @@ def check_copy(copy: DenoiserCopy, neurons: NeuronSet, configuration: Mapping[st
             )
     for name, rows in neurons.items():
         if name not in copy.layers:
-            known = (
-                f"its value layers: {', '.join(sorted(copy.layers)[:3])}, ..."
-                if copy.layers
-                else "it has none"
-            )
+            known = f"it has {', '.join(sorted(copy.layers)[:3])}, ..." if copy.layers else "it has none"
             raise UsageError(name, f"{copy.label} has no such value layer", known)
         if rows[-1] >= copy.layers[name].rows:
             have = copy.layers[name].rows

@@ -111,9 +111,8 @@ def staging_folder(output: Path) -> Iterator[Path]:
             output.parent, f"cannot be written to ({error.strerror})", "write elsewhere"
         ) from None
     try:
-        with suppress(
-            OSError
-        ):  # without locks on this file system, leftovers of killed runs stay where they are
+        # Without locks on this file system, the leftovers of killed runs stay where they are.
+        with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield folder
     except OSError as error:

@@ -50,9 +50,14 @@ def run(arguments: argparse.Namespace) -> int:
         for warning in result.warnings:
             print(f"surgery patch: warning: {warning}", file=sys.stderr)
     if arguments.json:
-        print(
-            json.dumps({"output": str(result.output), "seconds": result.seconds, "manifest": result.manifest})
-        )
+        document = {
+            "output": str(result.output),
+            "seconds": result.seconds,
+            "warnings": list(result.warnings),
+            "left_out": [{"path": file.path, "reason": file.reason} for file in result.left_out],
+            "manifest": result.manifest,
+        }
+        print(json.dumps(document))
         return 0
     print(_summary(result.manifest))
     for file in result.left_out:

@@ -115,8 +115,10 @@ def test_single_files_beside_the_pipeline_are_patched_or_left_out(model, tmp_pat
     other_model = single_file_tensors(small_unet(cross_attention_dim=32))
     save_file(other_model, model / "refiner.safetensors")
     torch.save(single_file_tensors(unet), model / "v1-5-pruned.ckpt")
+    (model / "v1-5-ema.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     result = surgery.patch(model, ROWS, tmp_path / "out")
     assert {file.path for file in result.left_out} == {
+        "v1-5-ema.safetensors",
         "style.safetensors",
         "refiner.safetensors",
         "v1-5-pruned.ckpt",
