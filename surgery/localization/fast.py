@@ -5,7 +5,7 @@ behind it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ class Found:
     """What refinement returns: the neurons that stay, their score, and how the search went."""
 
     neurons: list[Neuron]
-    score: float
+    score: float | None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,11 +58,15 @@ class FastRefinement:
             NotMonotone: the answers contradict each other.
         """
         oracle = self.oracle
-        everything, reached = (1 << len(self.order)) - 1, self.selection.score
-        if not oracle.learn(everything, Answer(reached < self.threshold, reached, True)):
-            raise NotMonotone
         unablated = self.evaluator.unablated_score()
         oracle.learn(0, Answer(unablated < self.threshold, unablated, True))
+        for neurons, answer in self.selection.tests:
+            if all(neuron in self.bits for neuron in neurons):
+                off = sum({self.bits[neuron] for neuron in neurons})
+                # Selection asks for "at most", refinement for "below": the score itself decides again.
+                oracle.learn(off, replace(answer, broken=answer.exact and answer.score < self.threshold))
+        if not oracle.breaks((1 << len(self.order)) - 1):
+            raise NotMonotone
         layers = list(dict.fromkeys(layer for layer, _ in self.order))
         by_layer = [[neuron for neuron in self.order if neuron[0] == layer] for layer in reversed(layers)]
         kept = refine_fast(
@@ -78,7 +82,7 @@ class FastRefinement:
             raise NotMonotone
         return Found(self._neurons(kept), score, {"search": "group tests", "inferred": len(oracle.inferred)})
 
-    def walk(self, details: dict[str, Any]) -> Found:
+    def walk(self) -> Found:
         """The published walk, test by test; answers of real tests are not asked for again."""
         bits = self.bits
 
@@ -89,7 +93,9 @@ class FastRefinement:
             return self.oracle.known[off].broken
 
         kept = refine(self.selection.neurons, breaks)
-        return Found(kept, self._exact_score(sum(bits[neuron] for neuron in kept)), details)
+        return Found(
+            kept, self._exact_score(sum(bits[neuron] for neuron in kept)), {"search": "single tests"}
+        )
 
     def _test(self, off: int) -> Answer:
         return self.evaluator.breaks(NeuronSet.from_pairs(self._neurons(off)), self.threshold)

@@ -1,8 +1,9 @@
 """Several processes, started by `torchrun` or `accelerate launch`, working on one corpus.
 
-Both launchers set RANK, WORLD_SIZE and the address of the first process in the environment; that is all that
-is used. The processes exchange nothing but small Python objects over gloo, so CPUs and any accelerators will
-do. Without such a launcher there is one process, and nothing here touches `torch.distributed`.
+The launchers set RANK, WORLD_SIZE and the address of the first process in the environment (mpirun, through
+which `accelerate` starts processes on CPUs, says the same in words of its own); that is all that is used. The
+processes exchange nothing but small Python objects over gloo, so CPUs and any accelerators will do. Without a
+launcher there is one process, and nothing here touches `torch.distributed`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from typing import Any
 
 import torch
 
-from surgery.errors import SurgeryError
+from surgery.errors import SurgeryError, UsageError
 
 HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
+# what each launcher calls the rank and the number of processes: torchrun and accelerate, Open MPI, Intel MPI
+NAMES = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Processes:
         Raises:
             SurgeryError: the others cannot be reached.
         """
-        count = int(os.environ.get("WORLD_SIZE", "1"))
+        rank, count = _place_in_environment()
         if count == 1:
             return cls()
         from datetime import timedelta
@@ -46,7 +53,9 @@ class Processes:
 
         if not distributed.is_initialized():
             try:
-                distributed.init_process_group("gloo", timeout=timedelta(hours=HOURS_TO_WAIT))
+                distributed.init_process_group(
+                    "gloo", rank=rank, world_size=count, timeout=timedelta(hours=HOURS_TO_WAIT)
+                )
             except (RuntimeError, ValueError) as error:
                 raise SurgeryError(
                     "the other processes",
@@ -98,3 +107,17 @@ class Processes:
 
             if distributed.is_initialized():
                 distributed.destroy_process_group()
+
+
+def _place_in_environment() -> tuple[int, int]:
+    for rank, count in NAMES:
+        if rank in os.environ and count in os.environ:
+            try:
+                return int(os.environ[rank]), int(os.environ[count])
+            except ValueError:
+                raise UsageError(
+                    f"{rank}={os.environ[rank]}, {count}={os.environ[count]}",
+                    "are no process numbers",
+                    "start with torchrun or accelerate launch",
+                ) from None
+    return 0, 1

@@ -96,7 +96,14 @@ class PromptLocalizer:
             selection = self._select(evaluator, descent, conditioning)
         with work.stage("refinement"):
             threshold = self._refinement_threshold(selection)
-            found = self._refine(evaluator, selection, z, threshold)
+            try:
+                found = self._refine(evaluator, selection, z, threshold)
+            except NotMonotone:
+                if selection.score is None:  # what the first step was inferred from does not hold
+                    selection = walk(descent, evaluator.score, self.thresholds.selection)
+                    threshold = self._refinement_threshold(selection)
+                found = FastRefinement(evaluator, selection, z, threshold).walk()
+                found.details["fell_back"] = True
         neurons = NeuronSet.from_pairs(found.neurons)
         evaluations = evaluator.evaluations
         with work.stage("confirmation"):
@@ -107,7 +114,7 @@ class PromptLocalizer:
             "k": selection.step.k,
             "steps": selection.steps,
             "duplicates": len(selection.neurons) - len(set(selection.neurons)),
-            "score_initial": float(f"{selection.score:.6g}"),
+            "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
             "refinement_threshold": float(f"{threshold:.6g}"),
             **found.details,
             "confirmed": confirmed,
@@ -131,11 +138,14 @@ class PromptLocalizer:
     def _select(self, evaluator: PromptEvaluator, descent: Descent, conditioning: Conditioning) -> Selection:
         threshold = self.thresholds.selection
         if not self.is_reference:
+            # Refinement builds on the guess's answer, so that both stages must ask with one threshold.
+            guess = descent.likely() if self._has_one_threshold() else None
             # The stored blocks of the last set serve the refinement, whose tests differ from it late.
             return gallop(
                 descent,
                 lambda off: evaluator.breaks(off, threshold, strictly=False, keep=True),
                 evaluator.score,
+                guess,
             )
 
         def score(neurons: NeuronSet) -> float:
@@ -144,7 +154,13 @@ class PromptLocalizer:
 
         return walk(descent, score, threshold)
 
+    def _has_one_threshold(self) -> bool:
+        thresholds = self.thresholds
+        return self.settings.relative_refinement is None and thresholds.refinement == thresholds.selection
+
     def _refinement_threshold(self, selection: Selection) -> float:
+        if selection.score is None:
+            return self.thresholds.refinement
         if self.settings.relative_refinement is not None:
             return self.settings.relative_refinement * selection.score
         return self.thresholds.refinement if selection.resolved else selection.score
@@ -164,12 +180,9 @@ class PromptLocalizer:
             return Found(without_duplicates(selection.neurons), selection.score, {"search": "not refined"})
         tests = FastRefinement(evaluator, selection, z, threshold)
         if selection.resolved:
-            try:
-                return tests.search(self.settings.spot_checks)
-            except NotMonotone:
-                return tests.walk({"search": "single tests", "fell_back": True})
+            return tests.search(self.settings.spot_checks)
         # The threshold is the set's own score here, so that chance decides: nothing can be inferred.
-        return tests.walk({"search": "single tests"})
+        return tests.walk()
 
     def _confirm(self, conditioning: Conditioning, neurons: NeuronSet) -> dict[str, Any] | None:
         if not self.settings.confirm_seeds:

@@ -20,7 +20,6 @@ then repeats the published walk test by test.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,9 @@ from dataclasses import dataclass, field
 from surgery.localization.evaluation import Answer
 
 TOLERANCE = (
-    0.1  # how far a larger set's score may lie above a smaller one's before monotonicity counts as violated
+    0.1  # a larger set may score so much more than a smaller one before monotonicity counts as violated
 )
-INFERRED_PER_SPOT_CHECK = 16
+INFERRED_PER_SPOT_CHECK = 8
 
 
 class NotMonotone(Exception):
@@ -93,9 +92,7 @@ class MonotoneOracle:
             NotMonotone: one of them is wrong.
         """
         questions = [neurons for neurons in self.inferred if neurons not in self.known]
-        sample = random.Random(len(questions)).sample(
-            questions, min(len(questions), math.ceil(len(questions) / INFERRED_PER_SPOT_CHECK))
-        )
+        sample = random.Random(len(questions)).sample(questions, len(questions) // INFERRED_PER_SPOT_CHECK)
         for neurons in sample:
             self.learn(neurons, self.test(neurons))
 

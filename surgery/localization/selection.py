@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -42,15 +42,17 @@ class Selection:
             of the signal; in each, rows by z-score rising, then the top-k rows by falling activation.
         step: theta and k.
         steps: how many steps the published walk takes to get here.
-        score: the score with the set off.
+        score: the score with the set off; None where only a part of it was tested and broke the memory.
         resolved: whether it is at most the threshold.
+        tests: what was tested on the way, with the answers.
     """
 
     neurons: list[Neuron]
     step: Step
     steps: int
-    score: float
+    score: float | None
     resolved: bool
+    tests: list[tuple[list[Neuron], Answer]] = field(default_factory=list, compare=False)
 
 
 class Descent:
@@ -94,6 +96,16 @@ class Descent:
             theta if settings.use_theta else None, settings.top_k_start + number if settings.use_top_k else 0
         )
 
+    def likely(self) -> list[Neuron] | None:
+        """The neurons of the first step that stand out most: z-scores of at least half the highest.
+
+        None where that is none or all of them.
+        """
+        first = without_duplicates(self.neurons(0))
+        scores = [float(self.z[name][row]) for name, row in first]
+        chosen = [neuron for neuron, score in zip(first, scores, strict=True) if score >= max(scores) / 2]
+        return chosen if 0 < len(chosen) < len(first) else None
+
     def neurons(self, number: int) -> list[Neuron]:
         """The candidate set of a step, in the published order, duplicates included."""
         step = self.step(number)
@@ -116,22 +128,31 @@ def walk(descent: Descent, score: Callable[[NeuronSet], float], threshold: float
 
 
 def gallop(
-    descent: Descent, test: Callable[[NeuronSet], Answer], score: Callable[[NeuronSet], float]
+    descent: Descent,
+    test: Callable[[NeuronSet], Answer],
+    score: Callable[[NeuronSet], float],
+    guess: list[Neuron] | None = None,
 ) -> Selection:
     """The same step as `walk` finds, wherever the score falls as neurons are added.
 
-    Args:
-        descent: the candidate sets.
-        test: whether a set's score is at most the selection threshold; may stop early.
-        score: exact score of a set.
+    Args: descent: the candidate sets. test: whether a set's score is at most the selection threshold; may
+        stop early. score: exact score of a set. guess: a part of the first step's set. If it breaks the
+        memory, the whole does, without a test of its own.
     """
     last = descent.last
     answers: dict[int, Answer] = {}
+    tests: list[tuple[list[Neuron], Answer]] = []
+
+    def answer(neurons: list[Neuron]) -> Answer:
+        tests.append((neurons, test(NeuronSet.from_pairs(neurons))))
+        return tests[-1][1]
 
     def breaks(number: int) -> bool:
-        answers[number] = test(NeuronSet.from_pairs(descent.neurons(number)))
+        answers[number] = answer(descent.neurons(number))
         return answers[number].broken
 
+    if guess and answer(guess).broken:
+        return Selection(descent.neurons(0), descent.step(0), 1, None, True, tests)
     failed, number, stride = -1, 0, 1
     while not (broken := breaks(number)) and number < last:
         failed, number, stride = number, min(number + stride, last), stride * 2
@@ -143,7 +164,7 @@ def gallop(
             failed = middle
     neurons = descent.neurons(number)
     reached = answers[number].score if answers[number].exact else score(NeuronSet.from_pairs(neurons))
-    return Selection(neurons, descent.step(number), number + 1, reached, broken)
+    return Selection(neurons, descent.step(number), number + 1, reached, broken, tests)
 
 
 def without_duplicates(neurons: Sequence[Neuron]) -> list[Neuron]:

@@ -5,10 +5,13 @@ import dataclasses
 import planted_model
 import pytest
 import torch
-from planted_model import PLANTED, caption
+from planted_model import DECOYS, PLANTED, caption
 
+from surgery.localization import search
 from surgery.localization.corpus import localize
+from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.prompt import PromptLocalizer
+from surgery.localization.selection import Descent
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.denoising import NoisePredictor, encode_prompts, seeded_latents
 from surgery.neurons import NeuronSet, read_neurons
@@ -75,8 +78,8 @@ def test_noise_changed_finds_the_planted_neurons_where_its_threshold_can_be_reac
     assert refined(localize(planted, CORPUS[:5], calibration=calibration, settings=reference)) == refined(
         found
     )
-    # x hangs on two rows that draw two different patterns. Without one of them the noise has changed, and that is
-    # all this criterion asks; the memory is still there, and seeds-diverge returns both rows.
+    # x hangs on two rows that draw two different patterns. Without one the noise has changed, and that is all
+    # this criterion asks; the memory is still there, and seeds-diverge returns both rows.
     expected = {caption(trigger): sorted(PLANTED[trigger]) for trigger in PLANTED}
     expected[caption("x")] = [PLANTED["x"][1]]
     assert refined(found) == expected
@@ -101,16 +104,32 @@ def test_unresolved_prompts_stay_out_of_the_set_unless_asked_for(planted, calibr
 
 
 def test_a_memory_that_is_not_monotone_falls_back_to_single_tests(planted, calibration, monkeypatch):
-    from surgery.localization import fast as fast_module
-    from surgery.localization.search import NotMonotone
+    # A denoiser in which switching the decoys of v off as well brings the memory back: the guess, v's own
+    # row, breaks it, the whole first step does not.
+    whole = NeuronSet.from_pairs([*PLANTED["v"], *DECOYS["v"]])
+    original = PromptEvaluator.score, PromptEvaluator.breaks
 
-    def contradict(*arguments):
-        raise NotMonotone
+    def score(self, neurons):
+        return 0.9 if set(neurons.pairs()) == set(whole.pairs()) else original[0](self, neurons)
 
-    monkeypatch.setattr(fast_module, "refine_fast", contradict)
-    found = localize(planted, CORPUS[:2], calibration=calibration)
-    assert all(record.details["fell_back"] for record in found.records)
-    assert refined(found) == {caption(trigger): sorted(PLANTED[trigger]) for trigger in ("v", "w")}
+    def breaks(self, neurons, *arguments, **named):
+        if set(neurons.pairs()) == set(whole.pairs()):
+            return Answer(False, 0.9, True)
+        return original[1](self, neurons, *arguments, **named)
+
+    monkeypatch.setattr(Descent, "likely", lambda self: PLANTED["v"])
+    monkeypatch.setattr(PromptEvaluator, "score", score)
+    monkeypatch.setattr(PromptEvaluator, "breaks", breaks)
+    reference = localize(
+        planted, CORPUS[:1], calibration=calibration, settings=LocalizeSettings(strategy="reference")
+    )
+    settings = LocalizeSettings(spot_checks=True)
+    monkeypatch.setattr(search, "INFERRED_PER_SPOT_CHECK", 1)
+    found = localize(planted, CORPUS[:1], calibration=calibration, settings=settings)
+    assert reference.records[0].details["steps"] > 1
+    assert found.records[0].details["fell_back"]
+    assert found.records[0].initial == reference.records[0].initial
+    assert refined(found) == refined(reference)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
-"""The fast searches against brute force: on random monotone functions the same set, on others a caught contradiction."""
+"""The fast searches against brute force: the same set on monotone functions, else a caught contradiction."""
+
+import dataclasses
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surgery.localization import search
 from surgery.localization.evaluation import Answer
 from surgery.localization.refinement import refine
 from surgery.localization.search import MonotoneOracle, NotMonotone, refine_fast
@@ -81,7 +84,8 @@ def test_what_passes_the_checks_was_not_contradicted(breaks, ranked):
     assert oracle.infer(found) is True
 
 
-def test_a_wrongly_inferred_answer_is_caught_by_the_spot_check():
+def test_a_wrongly_inferred_answer_is_caught_by_the_spot_check(monkeypatch):
+    monkeypatch.setattr(search, "INFERRED_PER_SPOT_CHECK", 1)
     # {first} breaks, and so does the full set; everything between does not.
     first = BIT[NEURONS[0]]
     oracle = oracle_of(lambda off: off in (first, FULL))
@@ -135,6 +139,8 @@ def test_galloping_stops_at_the_published_step(seed, needed, changes):
     found = gallop(descent, test, score)
     assert found == expected
     assert len(tested) <= 2 * expected.steps.bit_length() + 1
+    guessed = gallop(descent, test, score, descent.likely())
+    assert dataclasses.replace(guessed, score=None) == dataclasses.replace(expected, score=None)
 
 
 def test_the_published_refinement_tests_late_layers_first_and_layers_before_neurons():
@@ -154,8 +160,8 @@ def test_the_published_refinement_tests_late_layers_first_and_layers_before_neur
 
 
 def test_a_duplicated_neuron_stays_off_until_its_last_copy_is_tested():
-    # Either neuron is enough. Without the duplicate, 0 would be tested first and leave; its second copy, after 1,
-    # keeps it off while 1 is tested, so that 1 leaves instead.
+    # Either neuron is enough. Without the duplicate, 0 would be tested first and leave; its second copy,
+    # after 1, keeps it off while 1 is tested, so that 1 leaves instead.
     def breaks(neurons):
         return neurons.count > 0
 
