@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from patch_checkpoints import DTYPES, SIZES, build_unet_folder
+from patch_checkpoints import DTYPES, SIZES, build_in_own_process
 from patch_speed import measure
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="surgery-benchmark-", dir=arguments.scratch))
     try:
-        source = build_unet_folder(scratch / "source", arguments.size, arguments.dtype)
+        source = build_in_own_process(scratch / "source", arguments.size, arguments.dtype)
         other = shutil.copytree(source, scratch / "other")
         weights = "diffusion_pytorch_model.safetensors"
         commands = {

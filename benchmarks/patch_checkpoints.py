@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+import sys
 from pathlib import Path
+from subprocess import run
 
 SIZES = {
     "sd15": {"cross_attention_dim": 768},
@@ -56,8 +58,7 @@ def build_unet_folder(folder: Path, size: str, dtype: str) -> Path:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     block = bytearray(os.urandom(_STEP))
-    for place in range(3, _STEP, 4):  # the highest byte of each float: none is infinite
-        block[place] = 0x3C
+    block[width - 1 :: width] = b"\x3c" * (_STEP // width)  # the highest byte of each float: none is infinite
     with (folder / "diffusion_pytorch_model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         while position > 0:
@@ -66,6 +67,15 @@ def build_unet_folder(folder: Path, size: str, dtype: str) -> Path:
             position -= _STEP
         file.flush()
         os.fsync(file.fileno())
+    return folder
+
+
+def build_in_own_process(folder: Path, size: str, dtype: str) -> Path:
+    """As `build_unet_folder`, in a process of its own: a child's peak memory counts what its parent held."""
+    arguments = [str(folder), size, dtype]
+    code = "import sys, pathlib; from patch_checkpoints import build_unet_folder as build; "
+    code += "build(pathlib.Path(sys.argv[1]), *sys.argv[2:])"
+    run([sys.executable, "-c", code, *arguments], check=True, cwd=Path(__file__).parent)
     return folder
 
 

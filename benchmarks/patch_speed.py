@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from patch_checkpoints import DTYPES, SIZES, build_unet_folder, write_neurons
+from patch_checkpoints import DTYPES, SIZES, build_in_own_process, write_neurons
 
 DIFFUSERS = """
 import json, sys, torch
@@ -61,7 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="surgery-benchmark-", dir=arguments.scratch))
     try:
-        source = build_unet_folder(scratch / "source", arguments.size, arguments.dtype)
+        source = build_in_own_process(scratch / "source", arguments.size, arguments.dtype)
         neurons = write_neurons(scratch / "neurons.json")
         weights = "diffusion_pytorch_model.safetensors"
         surgery = [

@@ -28,6 +28,7 @@ CLOSENESS = (
 )
 SAMPLED_ROWS = 2  # per layer: a copy of a layer copies all of its rows
 _GLANCE = 16  # elements compared before a whole row is read
+_GLANCE_CLOSENESS = 0.1
 
 
 def check_no_twin(
@@ -82,12 +83,13 @@ def check_no_twin(
 def _holds(weights: Weights, tensor: Tensor, row: int, rows: int, sought: numpy.ndarray) -> bool:
     """Whether the tensor, cut into blocks of `rows` rows, has the sought row at place `row` of any block."""
     element = tensor.row_bytes // len(sought)
+    glance = min(_GLANCE, len(sought))
     for block in range(tensor.shape[0] // rows):
         start, end = tensor.row_range(block * rows + row)
-        glance = min(_GLANCE, len(sought))
-        if _close(
-            weights.read(start, start + glance * element), tensor.dtype, sought[:glance], 0.1
-        ) and _close(weights.read(start, end), tensor.dtype, sought, CLOSENESS):
+        seen = weights.read(start, start + glance * element)
+        if _close(seen, tensor.dtype, sought[:glance], _GLANCE_CLOSENESS) and _close(
+            weights.read(start, end), tensor.dtype, sought, CLOSENESS
+        ):
             return True
     return False
 
@@ -98,4 +100,7 @@ def _close(data: bytes, dtype: str, sought: numpy.ndarray, closeness: float) -> 
     found = decode(data, dtype)
     if found is None or len(found) != len(sought):
         return False
-    return bool(numpy.linalg.norm(found - sought) <= closeness * numpy.linalg.norm(sought))
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        distance = numpy.linalg.norm(found.astype(numpy.float64) - sought)
+        is_close = distance <= closeness * numpy.linalg.norm(sought.astype(numpy.float64))
+    return bool(is_close) or numpy.array_equal(found, sought, equal_nan=True)
