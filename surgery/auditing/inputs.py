@@ -13,6 +13,7 @@ from surgery.auditing.budget import Budget
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
 from surgery.auditing.pictures import picture_size
+from surgery.auditing.quality import ClipScore, feature_extractor
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.similarity import Similarity, named_similarity
 from surgery.auditing.sscd import sscd_similarity
@@ -45,20 +46,16 @@ class Extras:
 
 
 def output_folder(output: str | Path) -> Path:
-    """The output folder, made if need be.
+    """The output folder, which need not exist yet.
 
     Raises:
-        UsageError: it is a file, cannot be made, or holds a finished audit.
+        UsageError: it is a file, or holds a finished audit.
     """
     folder = Path(output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise UsageError(folder, "is a file", "give a folder")
     if (folder / "audit.json").exists() and not (folder / "state").exists():
         raise UsageError(folder, "holds a finished audit", "give another output folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(folder, f"cannot be made ({error.strerror})", "give another output folder") from None
     return folder
 
 
@@ -70,6 +67,25 @@ def similarity_from(settings: AuditSettings, model: LiveModel) -> Similarity:
         else sscd_similarity(settings.sscd, model.device)
     )
     return found if settings.threshold is None else replace(found, threshold=settings.threshold)
+
+
+def check_extras(extras: Extras, size: tuple[int, int]) -> None:
+    """Refuse now what could not be used at the end.
+
+    Raises:
+        UsageError: a file of the quality measures is missing or is not what it should be.
+    """
+    if (extras.reference is None) != (extras.features is None):
+        raise UsageError(
+            "FID and KID",
+            "need a feature extractor and reference pictures",
+            "give --fid-reference and --fid-features",
+        )
+    if extras.reference is not None and extras.features is not None:
+        read_control_images(extras.reference, size)
+        feature_extractor(extras.features)
+    if extras.clip is not None:
+        ClipScore(extras.clip)
 
 
 def prepare(
@@ -110,8 +126,8 @@ def prepare(
     if control_images is not None:
         is_folder = isinstance(control_images, str | Path)
         controls = read_control_images(control_images, size) if is_folder else list(control_images)
-    if extras.reference is not None and extras.features is None:
-        raise UsageError("reference pictures", "need a feature extractor", "give --fid-features FILE as well")
+    check_extras(extras, size)
+    found_for = neuron_counts(extras.neurons, settings.audit_seeds)
     header = {
         "settings": settings.measured_with(),
         "models": [digest(describe(model, False)) for model in models],
@@ -140,7 +156,7 @@ def prepare(
         layer_rows={
             name: layer.out_features for name, layer in value_layers(source.denoiser, BLOCKS).items()
         },
-        found_for=neuron_counts(extras.neurons, settings.audit_seeds),
+        found_for=found_for,
         corpus={
             **corpus.counts(),
             "with_image": sum(subject.image is not None for subject in subjects),

@@ -80,7 +80,7 @@ def distances_to_reference(
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError:
         raise UsageError("FID", "needs torchmetrics", "pip install 'surgery[quality]'") from None
-    extractor = _feature_extractor(Path(features).expanduser())
+    extractor = feature_extractor(features)
     real = torch.stack(read_control_images(reference, size))
     results: dict[str, Any] = {"reference": {"pictures": len(real)}}
     for name, batches in sets.items():
@@ -107,7 +107,15 @@ def distances_to_reference(
     return results
 
 
-def _feature_extractor(path: Path) -> torch.nn.Module:
+def feature_extractor(file: str | Path) -> torch.nn.Module:
+    """A TorchScript feature extractor as torchmetrics takes it.
+
+    Raises:
+        UsageError: no such file, or not a TorchScript model.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UsageError(path, "no such file", "give a TorchScript feature extractor")
     try:
         model = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:

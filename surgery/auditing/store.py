@@ -31,7 +31,7 @@ class Store:
     """The state folder of one audit.
 
     Args:
-        folder: the audit's output folder, which exists.
+        folder: the audit's output folder, made if need be.
         header: what the measurements depend on, as JSON values.
 
     Raises:
@@ -46,7 +46,13 @@ class Store:
         if path.is_file():
             _refuse_other_header(path, wanted)
         else:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    folder, f"cannot be made ({error.strerror})", "give another output folder"
+                ) from None
             write_atomically(path, json.dumps(wanted, indent=1).encode())
 
     def load(self, key: str) -> dict[str, Any] | None:

@@ -119,7 +119,7 @@ def _pooled(attacked: Sequence[Evidence]) -> float:
     for one in attacked:
         groups.setdefault(one.controls, []).append(_score(one))
     p_values = [pooled_p_value(scores, controls) for controls, scores in groups.items()]
-    return min(1.0, len(p_values) * min(p_values, default=1.0))
+    return min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
 
 
 def _is_attackable(evidence: Evidence, tolerance: float) -> bool:

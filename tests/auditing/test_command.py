@@ -1,0 +1,147 @@
+"""The command line: gates, bad inputs, nothing half-written."""
+
+import json
+
+import pytest
+import torch
+
+from surgery.auditing import audit as audit_module
+from surgery.auditing.pictures import to_png
+from surgery.auditing.subjects import slug, subjects_from
+from surgery.cli import main
+from surgery.errors import UsageError
+
+SMALL = [
+    "--seeds",
+    "2",
+    "--steps",
+    "2",
+    "--guidance",
+    "1",
+    "--ordinary-count",
+    "1",
+    "--device",
+    "cpu",
+    "--quiet",
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_pipeline, tmp_path_factory):
+    """A source checkpoint, a copy with one row zeroed, prompts, ordinary prompts."""
+    folder = tmp_path_factory.mktemp("command")
+    tiny_pipeline.save_pretrained(folder / "source")
+    layer = tiny_pipeline.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_v")
+    kept = layer.weight[7].detach().clone()
+    with torch.no_grad():
+        layer.weight[7] = 0
+        tiny_pipeline.save_pretrained(folder / "patched")
+        layer.weight[7] = kept
+    (folder / "prompts.txt").write_text("a red circle\nblue ring\n")
+    (folder / "ordinary.txt").write_text("a green star\nwhite cross\n")
+    return folder
+
+
+def command(folders, output, *more):
+    return [
+        "audit", str(folders / "source"), str(folders / "patched"), "--prompts", str(folders / "prompts.txt"),
+        "--ordinary", str(folders / "ordinary.txt"), "-o", str(output), *SMALL, *more,
+    ]  # fmt: skip
+
+
+def test_exit_status_follows_the_required_gate(folders, tmp_path, capsys):
+    # every picture is a replica at this threshold, none at the other
+    low, high = ("--threshold", "-2"), ("--threshold", "2")
+    assert main(command(folders, tmp_path / "a", *low)) == 0
+    printed = capsys.readouterr().out
+    assert "still replicates: 2 of 2" in printed and "ordinary prompts" in printed
+    assert main(command(folders, tmp_path / "b", *low, "--require", "replication")) == 3
+    assert "the gate `replication` does not hold" in capsys.readouterr().err
+    assert main(command(folders, tmp_path / "c", *high, "--require", "replication", "--json")) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["verdict"] == "not tested" and document["neurons"]["count"] == 1
+    assert {entry["code"] for entry in document["prompts"]} == {"not-in-source"}
+    assert document["models"]["patched"]["sha256"] and document["models"]["patched"]["name"] == "patched"
+    assert str(tmp_path) not in json.dumps(document), "a path of this machine is in the document"
+    assert main(command(folders, tmp_path / "d", *high, "--require", "attack")) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        (["--seeds", "1"], "seeds: 1 is too few"),
+        (["--curve", "5,x"], "are not numbers"),
+        (["--curve", "10,5"], "does not rise"),
+        (["--similarity", "sight"], "is not a similarity measure"),
+        (["--sscd", "absent.pt"], "no such file"),
+        (["--images", "absent"], "no such folder"),
+        (["--control-images", "absent"], "no such folder"),
+        (["--neurons", "absent.json"], "no such file"),
+        (["--correction", "none"], "is not a known correction"),
+        (["--alpha", "2"], "is no level of a test"),
+        (["--tolerance", "1"], "is not a share"),
+        (["--fid-reference", "."], "need a feature extractor"),
+        (["--ordinary", "absent.txt"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys, more, cause, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(command(folders, tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err.strip()
+    assert cause in error and len(error.splitlines()) == 1 and error.startswith("surgery audit: ")
+    assert not list((tmp_path / "out").glob("audit.*")) and not (tmp_path / "out" / "state").exists()
+
+
+def test_models_that_do_not_belong_together_are_refused(folders, tmp_path, planted):
+    other = planted.pipeline(planted.model)
+    other.unet.register_to_config(sample_size=8)
+    with pytest.raises(UsageError, match="latents differ"):
+        audit_module.audit(folders / "source", other, ["a red circle"], output=tmp_path, device="cpu")
+    with pytest.raises(UsageError, match="no such file or folder"):
+        audit_module.audit(folders / "absent", other, ["a red circle"], output=tmp_path)
+    with pytest.raises(UsageError, match="there are none"):
+        audit_module.audit(folders / "source", folders / "patched", [" "], output=tmp_path)
+
+
+def test_seeds_of_localization_are_refused(folders, tmp_path):
+    from surgery.auditing.identity import neuron_counts
+
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    document = {
+        "format": "surgery.neurons/1",
+        "layers": {layer: [7]},
+        "settings": {"seed": 0, "confirm_seed": 1_000_003},
+        "prompts": [{"prompt": "x", "refined": {layer: [7]}}, {"prompt": "y", "refined": {layer: [7, 8]}}],
+    }
+    path = tmp_path / "neurons.json"
+    path.write_text(json.dumps(document))
+    assert neuron_counts(path, [5]) == {layer: {7: 2, 8: 1}}
+    with pytest.raises(UsageError, match="localization used seed 0"):
+        neuron_counts(path, [0, 1])
+
+
+def test_prompts_find_their_images(tmp_path):
+    shown = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    prompts = ["A red circle!", "blue ring", "green star"]
+    by_name = tmp_path / "by name"
+    by_name.mkdir()
+    (by_name / "a-red-circle.png").write_bytes(to_png(shown[0]))
+    (by_name / "a-red-circle.mask.png").write_bytes(to_png(torch.full((3, 32, 32), 255, dtype=torch.uint8)))
+    (by_name / "003.png").write_bytes(to_png(shown[2]))
+    found = subjects_from(prompts, by_name, None, (32, 32))
+    assert torch.equal(found[0].image, shown[0]) and bool(found[0].mask.all())
+    assert found[1].image is None and torch.equal(found[2].image, shown[2])
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "x.png").write_bytes(to_png(shown[3]))
+    (table / "images.csv").write_text('prompt,image\n"A red circle!",x.png\n')
+    assert torch.equal(subjects_from(prompts, table, None, (32, 32))[0].image, shown[3])
+    (table / "images.csv").write_text("prompt,image\nblue ring\n")
+    with pytest.raises(UsageError, match="line 2"):
+        subjects_from(prompts, table, None, (32, 32))
+    (table / "images.csv").write_text("prompt,image\nblue ring,gone.png\n")
+    with pytest.raises(UsageError, match="no such picture"):
+        subjects_from(prompts, table, None, (32, 32))
+    with pytest.raises(UsageError, match="none of the prompts"):
+        subjects_from(["something else"], by_name, None, (32, 32))
+    assert slug("  Van Gogh's café, 1888 ") == "van-gogh-s-caf-1888"
