@@ -77,7 +77,7 @@ def main() -> None:
         runs = {
             "cp": [["cp", "-r", str(source), str(scratch / "out")], ["sync", str(scratch / "out" / weights)]],
             "surgery patch": [surgery],
-            "surgery patch --no-sha256": [[*surgery, "--no-sha256"]],
+            "surgery patch --sha256": [[*surgery, "--sha256"]],
         }
         if arguments.diffusers:
             edit = [sys.executable, "-c", DIFFUSERS, str(source), str(neurons), str(scratch / "out")]

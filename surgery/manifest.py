@@ -8,9 +8,10 @@ Format `surgery.manifest/1`, a JSON object with the fields
 - ``neurons``: ``count``, ``layers`` (diffusers layer name -> rows zeroed), ``sha256`` of the layers as
   canonical JSON, ``fingerprint`` (`matches`, `differs`, `not given`).
 - ``copies``: every copy of the denoiser: ``label``, ``naming``, ``variant``, ``dtypes``, ``files``.
-- ``files``: every file of the output but the manifest: ``path``, ``role``, ``action``, ``bytes``,
-  ``sha256``, the ``source`` it was made from (``path``, ``bytes``, ``sha256``), and, where rows were
-  zeroed, ``zeroed``: tensor name -> rows. A sha256 is null where hashing was switched off.
+- ``files``: every file of the output but the manifest: ``path``, ``role``, ``action``, ``bytes``, ``sha256``,
+  the ``source`` it was made from (``path``, ``bytes``, ``sha256``), and, where rows were zeroed, ``zeroed``:
+  tensor name -> rows. A sha256 is null for a file above 64 MB unless hashing whole files was asked for; files
+  with value layers have ``value_layers_sha256`` (header and value layers) before and after in any case.
 - ``left_out``: weight files of the source that the output lacks: ``path``, ``role``, ``bytes``, ``reason``;
   ``left_out_others``: suffix -> number of other files (their names may tell what nobody should publish).
 - ``verified``: what was compared before publishing.
@@ -36,9 +37,9 @@ from surgery.neurons import NeuronSet
 
 if TYPE_CHECKING:
     from surgery.checkpoint.copies import DenoiserCopy
+    from surgery.checkpoint.hashing import Hashes
     from surgery.checkpoint.plan import FileTask, Plan
     from surgery.checkpoint.roles import CheckpointFile
-    from surgery.checkpoint.writing import Hashes
 
 FORMAT = "surgery.manifest/1"
 _NUMBERS = re.compile(r"\[\n((?:\s+\d+,?\n)+)\s+\]")
@@ -53,7 +54,7 @@ def make_manifest(
         plan: what was done.
         root: the folder that the written files lie in.
         family: the model family, for people.
-        hashes: path in the source -> sha256 of the file there and in the output; empty when switched off.
+        hashes: path in the source -> its hashes, and those of the file in the output.
         verified: counts from the verification.
     """
     source = plan.checkpoint.source
@@ -76,7 +77,7 @@ def make_manifest(
             "fingerprint": plan.fingerprint,
         },
         "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
-        "files": [_file_entry(task, root, hashes.get(task.file.path)) for task in plan.tasks],
+        "files": [_file_entry(task, root, hashes[task.file.path]) for task in plan.tasks],
         "left_out": [_left_out_entry(file) for file in plan.left_out if file.role != "other"],
         "left_out_others": dict(
             sorted(Counter(_suffix(file) for file in plan.left_out if file.role == "other").items())
@@ -123,16 +124,20 @@ def _copy_entry(copy: DenoiserCopy, tasks: tuple[FileTask, ...]) -> dict[str, An
     }
 
 
-def _file_entry(task: FileTask, root: Path, hashes: Hashes | None) -> dict[str, Any]:
+def _file_entry(task: FileTask, root: Path, hashes: Hashes) -> dict[str, Any]:
     file = task.file
+    source: dict[str, Any] = {"path": file.path, "bytes": file.bytes, "sha256": hashes.source}
     entry: dict[str, Any] = {
         "path": file.output,
         "role": file.role,
         "action": file.action,
         "bytes": (root / file.output).stat().st_size,
-        "sha256": hashes.output if hashes else None,
-        "source": {"path": file.path, "bytes": file.bytes, "sha256": hashes.source if hashes else None},
+        "sha256": hashes.output,
+        "source": source,
     }
+    if hashes.output_value_layers:
+        entry["value_layers_sha256"] = hashes.output_value_layers
+        source["value_layers_sha256"] = hashes.source_value_layers
     if task.edits:
         entry["zeroed"] = {edit.tensor.name: list(edit.rows) for edit in task.edits}
     return entry

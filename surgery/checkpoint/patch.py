@@ -21,6 +21,7 @@ from typing import Any
 
 from surgery.checkpoint.copies import DenoiserCopy
 from surgery.checkpoint.file_names import MANIFEST_NAME
+from surgery.checkpoint.hashing import Hashes, hash_file
 from surgery.checkpoint.inputs import load_neurons, open_pickle
 from surgery.checkpoint.inspect import checkpoint_family
 from surgery.checkpoint.layout import survey
@@ -37,7 +38,7 @@ from surgery.checkpoint.staging import (
     sync_folder,
 )
 from surgery.checkpoint.verify import verify_output
-from surgery.checkpoint.writing import Hashes, hash_file, write_file
+from surgery.checkpoint.writing import write_file
 from surgery.manifest import make_manifest, manifest_text
 from surgery.neurons import NeuronSet
 
@@ -77,7 +78,7 @@ def patch(
     any_model: bool = False,
     keep: Sequence[str] = (),
     follow_links: bool = False,
-    sha256: bool = True,
+    sha256: bool = False,
     quiet: bool = True,
 ) -> PatchResult:
     """Write a new checkpoint in which the given neurons' rows are zero bytes, in every copy it holds.
@@ -93,7 +94,8 @@ def patch(
         any_model: do not refuse neurons whose fingerprint is another model's.
         keep: further text files or pictures of the source to carry over.
         follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
-        sha256: hash every file of source and output for the manifest.
+        sha256: hash every byte of source and output for the manifest, not only files up to 64 MB and, of
+            larger ones, the header and the value layers.
         quiet: no progress bar.
 
     Returns:
@@ -148,8 +150,7 @@ def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str,
         byte_progress(plan.total_bytes, "patch", quiet) as advance,
     ):
         try:
-            if sha256:
-                pending = {task.file.path: hasher.submit(hash_file, task, stop) for task in plan.tasks}
+            pending = {task.file.path: hasher.submit(hash_file, task, sha256, stop) for task in plan.tasks}
             for task in plan.tasks:
                 destination = root / task.file.output
                 destination.parent.mkdir(exist_ok=True)

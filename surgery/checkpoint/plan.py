@@ -35,10 +35,17 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class FileTask:
-    """One file to write: its source, its path in the output, and the rows to zero in it."""
+    """One file to write.
+
+    Attributes:
+        file: its source, action, and path in the output.
+        edits: the rows to zero in it.
+        value_tensors: the weights and biases of all value layers in it, in the order of their bytes.
+    """
 
     file: CheckpointFile
     edits: tuple[Edit, ...]
+    value_tensors: tuple[Tensor, ...]
 
     @property
     def output_bytes(self) -> int:
@@ -114,7 +121,9 @@ def make_plan(
     if checkpoint.kind == SINGLE and output_name:
         carried = [replace(file, output=output_name) for file in carried]
     warnings += [warning for file in carried if (warning := _dropped(file))]
-    tasks = tuple(FileTask(file, tuple(edits.get(file.path, ()))) for file in carried)
+    tasks = tuple(
+        FileTask(file, tuple(edits.get(file.path, ())), _value_tensors(file, copies)) for file in carried
+    )
     _check_outputs(tasks)
     for file in carried:
         if file.weights is None:
@@ -161,6 +170,13 @@ def _edits(copies: tuple[DenoiserCopy, ...], neurons: NeuronSet) -> dict[str, li
             for path, tensor in copy.layers[layer].tensors():
                 edits.setdefault(path, []).append(Edit(layer, tensor, rows))
     return edits
+
+
+def _value_tensors(file: CheckpointFile, copies: tuple[DenoiserCopy, ...]) -> tuple[Tensor, ...]:
+    places = [place for copy in copies for layer in copy.layers.values() for place in layer.tensors()]
+    return tuple(
+        sorted((tensor for path, tensor in places if path == file.path), key=lambda each: each.begin)
+    )
 
 
 def _dropped(file: CheckpointFile) -> str:

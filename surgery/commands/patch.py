@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--follow-links", action="store_true", help="carry over text files linked from outside the checkpoint"
     )
     parser.add_argument(
-        "--no-sha256", action="store_true", help="no file hashes in the manifest (faster disks)"
+        "--sha256", action="store_true", help="hash every byte for the manifest, of large files too (slower)"
     )
 
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         any_model=arguments.any_model,
         keep=arguments.keep,
         follow_links=arguments.follow_links,
-        sha256=not arguments.no_sha256,
+        sha256=arguments.sha256,
         quiet=arguments.quiet,
     )
     if not arguments.quiet:

@@ -8,11 +8,13 @@ import platform
 import re
 from importlib.metadata import version
 
+import pytest
 import torch
 from checkpoint_builders import DOWN, MIDDLE, single_file_tensors, small_unet, write_neurons
 from safetensors.torch import load_file, save_file
 
 import surgery
+from surgery.checkpoint import hashing
 from surgery.manifest import FORMAT, manifest_text, neurons_sha256, read_manifest
 from surgery.neurons import NeuronSet
 
@@ -63,9 +65,28 @@ def test_hashes_sizes_and_rows_are_those_of_the_files(model, tmp_path):
     assert manifest["verified"]["value_layers"] == 16
 
 
-def test_hashing_can_be_switched_off(model, tmp_path):
-    result = surgery.patch(model, ROWS, tmp_path / "out", sha256=False)
-    assert all(entry["sha256"] is None is entry["source"]["sha256"] for entry in result.manifest["files"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_large_files_are_hashed_where_it_matters_or_whole(model, tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(hashing, "HASHED_WHOLE", 1_000_000)
+    result = surgery.patch(model, ROWS, tmp_path / "out", sha256=whole)
+    listed = {entry["path"]: entry for entry in result.manifest["files"]}
+    unet, text = listed[UNET], listed["text_encoder/model.safetensors"]
+    assert text["sha256"] == sha256(result.output / "text_encoder" / "model.safetensors")
+    assert "value_layers_sha256" not in text
+    assert unet["sha256"] == (sha256(result.output / UNET) if whole else None)
+    assert unet["source"]["sha256"] == (sha256(model / UNET) if whole else None)
+    for folder, entry in ((model, unet["source"]), (result.output, unet)):
+        content = (folder / UNET).read_bytes()
+        header = 8 + int.from_bytes(content[:8], "little")
+        layers = {
+            name: value["data_offsets"]
+            for name, value in json.loads(content[8:header]).items()
+            if name.endswith("attn2.to_v.weight")
+        }
+        digest = hashlib.sha256(content[:header])
+        for begin, end in sorted(layers.values()):
+            digest.update(content[header + begin : header + end])
+        assert entry["value_layers_sha256"] == digest.hexdigest()
 
 
 def test_no_prompt_and_no_path_of_the_machine(surgery_run, model, tmp_path):
