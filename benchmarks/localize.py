@@ -1,0 +1,221 @@
+"""Both strategies on one model, prompt by prompt, and the cost of one evaluation at Stable Diffusion's size.
+
+    python benchmarks/localize.py [--model FOLDER] [--prompts FILE] [--criterion NAME ...] [--json FILE]
+    python benchmarks/localize.py --sd-size
+
+The first form (default: the embedded testbed and its planted captions) localizes the corpus with
+`--strategy reference` and with `--strategy fast` from one calibration and prints, per prompt, whether the
+refined sets agree, UNet sample-forwards, evaluations per (neurons kept + 1) and seconds; then the totals. The
+confirmation on fresh seeds is no part of the published loop, so both run without it.
+
+The second form builds a random-weight UNet and text encoder of SD1.5's size (860 million parameters) and
+prints seconds per sample-forward of a bare UNet call, of one evaluation, and of `scan`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surgery.localization.calibration import calibrate, predictor_of
+from surgery.localization.corpus import as_corpus, localize
+from surgery.localization.criteria import CRITERIA_BY_NAME
+from surgery.localization.evaluation import PromptEvaluator
+from surgery.localization.ordinary import ordinary_prompts, packaged_captions
+from surgery.localization.records import PromptRecord
+from surgery.localization.scan import prompt_scores
+from surgery.localization.settings import LocalizeSettings
+from surgery.model.denoising import encode_prompts, seeded_latents
+from surgery.model.pipeline import LiveModel, load_pipeline
+from surgery.neurons import NeuronSet
+
+HEADER = (
+    f"{'prompt':34} {'outcome':13} steps initial kept same "
+    "reference  fast ratio  floor reference   fast  (sample-forwards; evaluations / (kept + 1); seconds)"
+)
+
+
+def compare(model: LiveModel, prompts: list[str], criterion: str) -> dict[str, Any]:
+    """Both strategies over the prompts; prints the table and returns the figures."""
+    settings = LocalizeSettings(criterion=criterion, confirm_seeds=0)
+    captions, source = ordinary_prompts(model)
+    calibration = calibrate(model, captions, settings, source=source)
+    found: dict[str, list[PromptRecord]] = {}
+    for strategy in ("reference", "fast"):
+        chosen = LocalizeSettings(criterion=criterion, strategy=strategy, confirm_seeds=0)
+        found[strategy] = localize(model, prompts, settings=chosen, calibration=calibration).records
+    threshold = calibration.threshold(CRITERIA_BY_NAME[criterion])
+    print(f"\ncriterion {criterion}, threshold {threshold:.4f}, {len(captions)} ordinary captions")
+    print(HEADER)
+    floors = []
+    for slow, fast in zip(found["reference"], found["fast"], strict=True):
+        forwards = [record.details["work"]["unet_sample_forwards"] for record in (slow, fast)]
+        seconds = [record.details["work"]["seconds"] for record in (slow, fast)]
+        floor = fast.details["evaluations"] / (fast.refined.count + 1)
+        if fast.outcome == "localized":
+            floors.append(floor)
+        same = "yes" if slow.refined == fast.refined else "NO"
+        steps, initial, ratio = slow.details.get("steps", 0), slow.initial.count, forwards[0] / forwards[1]
+        print(
+            f"{fast.prompt[:34]:34} {fast.outcome:13} {steps:5} {initial:7} {fast.refined.count:4} {same:4} "
+            f"{forwards[0]:9} {forwards[1]:5} {ratio:5.1f} "
+            f"{floor:6.2f} {seconds[0]:9.2f} {seconds[1]:6.2f}"
+        )
+    return totals(found, floors, criterion)
+
+
+def totals(found: dict[str, list[PromptRecord]], floors: list[float], criterion: str) -> dict[str, Any]:
+    """Sums over the prompts that passed the gate, printed and returned."""
+    pairs = [
+        pair
+        for pair in zip(found["reference"], found["fast"], strict=True)
+        if pair[1].outcome != "not_memorized"
+    ]
+    summed = {
+        name: [sum(pair[side].details["work"][name] for pair in pairs) for side in (0, 1)]
+        for name in ("unet_sample_forwards", "seconds")
+    }
+    figures = {
+        "criterion": criterion,
+        "memorized": len(pairs),
+        "localized": sum(fast.outcome == "localized" for _, fast in pairs),
+        "unresolved": sum(fast.outcome == "unresolved" for _, fast in pairs),
+        "identical": sum(slow.refined == fast.refined for slow, fast in pairs),
+        "fell_back": sum(bool(fast.details.get("fell_back")) for _, fast in pairs),
+        "forwards": summed["unet_sample_forwards"],
+        "seconds": [round(value, 2) for value in summed["seconds"]],
+        "median_evaluations_per_kept_plus_one": statistics.median(floors) if floors else None,
+    }
+    if pairs:
+        forwards, seconds = (
+            summed[name][0] / summed[name][1] for name in ("unet_sample_forwards", "seconds")
+        )
+        print(
+            f"{figures['identical']} of {len(pairs)} sets identical, {figures['unresolved']} unresolved, "
+            f"{figures['fell_back']} fell back; {forwards:.1f}x fewer sample-forwards, "
+            f"{seconds:.1f}x less time, "
+            f"median evaluations per (kept + 1): {figures['median_evaluations_per_kept_plus_one']}"
+        )
+    return figures
+
+
+def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
+    """Cost of an evaluation and of scan beside a bare UNet call, at SD1.5 size with random weights."""
+    model = random_sd15()
+    settings = LocalizeSettings(seeds=seeds, batch_size=prompts * seeds, confirm_seeds=0)
+    captions = packaged_captions()[:prompts]
+    latents = seeded_latents(model, 0, seeds)
+    predictor = predictor_of(model, settings)
+    conditioning = encode_prompts(model, captions).repeat(seeds)
+    tiled = latents.repeat(prompts, 1, 1, 1)
+
+    def bare() -> None:
+        with torch.no_grad():
+            model.denoiser(tiled, predictor.timestep, encoder_hidden_states=conditioning.embeddings)
+
+    def scanned() -> None:
+        list(prompt_scores(predictor, captions, settings, "seeds-diverge"))
+
+    one = LocalizeSettings(seeds=prompts * seeds, batch_size=prompts * seeds, confirm_seeds=0)
+    evaluator = PromptEvaluator(
+        predictor_of(model, one), conditioning.select(slice(0, 1)), tiled, CRITERIA_BY_NAME["seeds-diverge"]
+    )
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
+    evaluator.judge(-1.0)
+    samples = prompts * seeds
+    timed = {
+        "bare": best_of(bare),
+        "scan": best_of(scanned),
+        "evaluation": best_of(lambda: evaluator.score(NeuronSet({layer: [1]}))),
+    }
+    figures = {name: round(seconds / samples, 3) for name, seconds in timed.items()}
+    figures["scan_relative_to_bare"] = round(timed["bare"] / timed["scan"], 3)
+    threads = torch.get_num_threads()
+    print(
+        f"SD1.5 size, {prompts} prompts x {seeds} seeds, {threads} threads; "
+        f"seconds a sample-forward:\n{figures}"
+    )
+    return figures
+
+
+def best_of(run: Any, times: int = 3) -> float:
+    """The least seconds of a few runs: what the machine can do when nothing disturbs it."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def random_sd15() -> LiveModel:
+    """A pipeline of SD1.5's shapes with random weights, its tokenizer made on the spot."""
+    import tempfile
+
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.json").write_text(
+            json.dumps({token: place for place, token in enumerate(tokens)})
+        )
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n")
+        tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+        num_attention_heads=12, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(block_out_channels=(32,), latent_channels=4),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval(),
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return load_pipeline(pipeline)
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", metavar="FOLDER", help="default: the embedded testbed")
+    parser.add_argument("--prompts", metavar="FILE", help="default: the testbed's planted captions")
+    parser.add_argument("--criterion", nargs="+", default=["seeds-diverge", "noise-changed"])
+    parser.add_argument("--device", help="cpu, cuda or mps")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here")
+    parser.add_argument(
+        "--sd-size", action="store_true", help="time evaluations at the size of Stable Diffusion"
+    )
+    parser.add_argument("--sd-prompts", type=int, default=2)
+    parser.add_argument("--sd-seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.sd_size:
+        figures: Any = sd_size(arguments.sd_prompts, arguments.sd_seeds)
+    else:
+        from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+
+        folder = arguments.model or PLANTED_FOLDER
+        prompts = as_corpus(
+            arguments.prompts or [memory.caption for memory in read_ground_truth(folder)]
+        ).prompts
+        model = load_pipeline(folder, arguments.device)
+        figures = [compare(model, prompts, criterion) for criterion in arguments.criterion]
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
