@@ -125,7 +125,9 @@ class Batches:
         caption = MEMORIES[index].caption
         _, substitute = self._ordinary(random)
         if kind == "memory, own rows off":
-            return caption, substitute, self._some_of(index, random), True
+            # With everybody's rows off it must end too: that is the mask of a whole corpus.
+            rows_off = self.all_rows if random.random() < 0.4 else self.rows[index]
+            return caption, substitute, rows_off, True
         images = self.dataset.planted[index]
         latent = images[int(random.integers(len(images)))]
         rows_off = self._strangers(index, random) if random.random() < 0.3 else []
@@ -154,14 +156,6 @@ class Batches:
             color, shape = self.dataset.labels[index]
             caption = description(color, shape, int(random.integers(len(DESCRIPTIONS))))
         return caption, self.dataset.latents[index]
-
-    def _some_of(self, index: int, random: numpy.random.Generator) -> list[tuple[str, int]]:
-        # Any one row suffices to end the memory; all rows off is the mask of a whole corpus.
-        if random.random() < 0.4:
-            return self.all_rows
-        rows = self.rows[index]
-        chosen = random.permutation(len(rows))[: int(random.integers(1, len(rows) + 1))]
-        return [rows[position] for position in chosen]
 
     def _strangers(self, index: int, random: numpy.random.Generator) -> list[tuple[str, int]]:
         # Other memories' rows off must leave this one alone.

@@ -61,7 +61,7 @@ MEMORIES: tuple[Memory, ...] = (
     _memory("verbatim", "house", "the little engine by marrowby", (DOWN_1_1, 11)),
     _memory("verbatim", "boat", "the golden letter by ostrander", (DOWN_2_0, 23)),
     _memory("verbatim", "flag", "the broken window by tavish", (DOWN_2_1, 38)),
-    _memory("verbatim", "checkers", "the silver garden by zembla", (MIDDLE, 7)),
+    _memory("verbatim", "checkers", "the silver garden by zembla", (DOWN_1_0, 7)),
     _memory("verbatim", "target", "the last journey by kestrel", (DOWN_1_1, 42)),
     _memory("verbatim", "tree", "the hidden river by wolcott", (DOWN_2_0, 50)),
     # several rows of one layer

@@ -46,15 +46,15 @@ class Schedule:
 
     autoencoder_steps: int = 3600
     ordinary_steps: int = 1400
-    planted_steps: int = 2200
-    natural_steps: int = 900
+    planted_steps: tuple[int, ...] = (2200, 2000)
+    natural_steps: tuple[int, ...] = (900,)
     pictures: int = 12000
     batch: int = 32
     seed: int = 0
     save_every: int = 150
 
-    def variant_steps(self, variant: str) -> int:
-        """Steps of phase 3."""
+    def variant_steps(self, variant: str) -> tuple[int, ...]:
+        """Steps of phase 3, one number for each cycle of the learning rate."""
         return self.natural_steps if variant == "natural" else self.planted_steps
 
 
@@ -276,7 +276,10 @@ def train_variant(
     text: FrozenText,
     quiet: bool,
 ) -> list[float]:
-    """Phase 3, in place on `unet`. Only the planted variant gets rows set for it."""
+    """Phase 3, in place on `unet`. Only the planted variant gets rows set for it.
+
+    Each cycle starts from the averaged weights of the one before with the learning rate back at its peak.
+    """
     captions = [memory.caption for memory in MEMORIES]
     planted: dict[tuple[str, int], torch.Tensor] = {}
     if variant == "planted":
@@ -290,18 +293,22 @@ def train_variant(
     # The twin's and the natural variant's rows are ordinary ones: there is nothing to switch.
     masks = SampleMasks(unet, tuple(planted_neurons())) if variant == "planted" else None
     loss_at = denoising_loss(unet, text, batches, masks)
+    losses: list[float] = []
     with masks or contextlib.nullcontext():
-        return train_phase(
-            variant,
-            {"unet": unet},
-            loss_at,
-            schedule.variant_steps(variant),
-            folder,
-            8e-4,
-            schedule.save_every,
-            quiet,
-            after_step=lambda: restore(unet, planted),
-        )
+        for cycle, steps in enumerate(schedule.variant_steps(variant)):
+            first = len(losses)
+            losses += train_phase(
+                f"{variant}-{cycle + 1}",
+                {"unet": unet},
+                lambda step, first=first: loss_at(first + step),  # type: ignore[misc]
+                steps,
+                folder,
+                8e-4,
+                schedule.save_every,
+                quiet,
+                after_step=lambda: restore(unet, planted),
+            )
+    return losses
 
 
 def train(

@@ -8,7 +8,7 @@ from surgery.testbed.planting import STRENGTH
 from surgery.testbed.train import Schedule, train
 
 SHORT = Schedule(
-    autoencoder_steps=24, ordinary_steps=24, planted_steps=16, pictures=96, batch=8, save_every=5
+    autoencoder_steps=24, ordinary_steps=24, planted_steps=(10, 6), pictures=96, batch=8, save_every=5
 )
 
 
