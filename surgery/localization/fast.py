@@ -13,7 +13,7 @@ import torch
 from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.refinement import refine
 from surgery.localization.search import MonotoneOracle, NotMonotone, refine_fast
-from surgery.localization.selection import Neuron, Selection, without_duplicates
+from surgery.localization.selection import Neuron, Selection, by_importance, walk_order, without_duplicates
 from surgery.neurons import NeuronSet
 
 
@@ -48,7 +48,7 @@ class FastRefinement:
         self.threshold = threshold
         self.order = without_duplicates(selection.neurons)
         self.bits = {neuron: 1 << position for position, neuron in enumerate(self.order)}
-        self.ranked = sorted(self.order, key=lambda neuron: -float(z[neuron[0]][neuron[1]]))
+        self.ranked = by_importance(self.order, z)
         self.oracle = MonotoneOracle(self._test)
 
     def search(self, spot_checks: bool) -> Found:
@@ -68,10 +68,9 @@ class FastRefinement:
         if not oracle.breaks((1 << len(self.order)) - 1):
             raise NotMonotone
         layers = list(dict.fromkeys(layer for layer, _ in self.order))
-        by_layer = [[neuron for neuron in self.order if neuron[0] == layer] for layer in reversed(layers)]
         kept = refine_fast(
-            [self.bits[neuron] for members in by_layer for neuron in members],
-            [sum(self.bits[neuron] for neuron in members) for members in by_layer],
+            [self.bits[neuron] for neuron in walk_order(self.order)],
+            [sum(self.bits[one] for one in self.order if one[0] == layer) for layer in reversed(layers)],
             [self.bits[neuron] for neuron in self.ranked],
             oracle,
         )

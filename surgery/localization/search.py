@@ -120,7 +120,9 @@ def refine_fast(
     kept = 0
     certificate = _certificate(0, ranked, current, oracle)
     for members in layers:
-        if any(not oracle.breaks(current & ~bit) for bit in order if bit & members & certificate):
+        # A layer with a neuron that is needed is needed; the neuron's test will be asked for later anyway.
+        needed = (not oracle.breaks(current & ~bit) for bit in order if bit & members & certificate)
+        if oracle.infer(current & ~members) is None and any(needed):
             continue
         if oracle.breaks(current & ~members):
             current &= ~members
