@@ -111,7 +111,6 @@ def attack_controls(
 def attack_subjects(
     bench: Bench,
     subjects: Sequence[Subject],
-    replication: Sequence[Unit | None],
     wanted: Sequence[bool],
     prompts: Sequence[str],
 ) -> list[dict[str, Unit] | None]:
@@ -120,11 +119,11 @@ def attack_subjects(
     found: list[dict[str, Unit] | None] = []
     places = tqdm(range(len(subjects)), "attack", unit="prompt", disable=bench.quiet or None)
     for index in places:
-        unit = replication[index]
-        if not wanted[index] or unit is None:
+        stored = bench.store.load(f"replication-{index}") if wanted[index] else None
+        if stored is None:
             found.append(None)
             continue
-        compared = unpack([unit["target"]])[0]
+        compared = unpack([stored["target"]])[0]
         image = subjects[index].image
         target = Target(compared if image is None else image, compared, (subjects[index].mask,))
         pair = {}
@@ -164,10 +163,9 @@ def make_controls(bench: Bench, prompts: Sequence[str]) -> list[torch.Tensor]:
             )
             return {"picture": pack(drawn[0])}
 
-        unit = bench.unit(f"made-{index}", cost, measure)
-        if unit is None:
+        if bench.unit(f"made-{index}", cost, measure) is None:
             break
-        images.append(unpack(unit["picture"])[0])
+        images.append(unpack((bench.store.load(f"made-{index}") or {})["picture"])[0])
     return images
 
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ import torch
 from surgery.auditing.attack_stages import attack_controls, attack_subjects, make_controls
 from surgery.auditing.document import audit_document
 from surgery.auditing.findings import Findings, attack_wanted
-from surgery.auditing.identity import describe
 from surgery.auditing.inputs import Extras, output_folder, prepare, similarity_from
 from surgery.auditing.pictures import picture_size
 from surgery.auditing.quality import ClipScore, distances_to_reference
@@ -133,22 +133,19 @@ def audit(
         settings,
         similarity,
         extras,
+        include_private,
         quiet,
     )
     bench.budget.limit = max_forwards
     _measure(findings, bench, controls)
-    _measure_quality(findings, extras, picture_size(models[0]))
+    _measure_quality(findings, bench, extras, picture_size(models[0]))
     evidence = findings.evidence()
     findings.verdicts = decide(evidence, settings.tolerance, settings.alpha, settings.correction)
     findings.checkpoint = decide_checkpoint(findings.verdicts, evidence, settings.alpha)
-    findings.models = {
-        name: describe(model, include_private)
-        for name, model in zip(("source", "patched"), models, strict=True)
-    }
     findings.work = _work(findings, bench)
     findings.command = extras.command
     document = audit_document(findings, include_private)
-    result = AuditResult(document, audit_page(findings, document, include_private))
+    result = AuditResult(document, audit_page(findings, document, include_private, bench.store.load))
     write_atomically(folder / "audit.html", result.page.encode())
     write_atomically(folder / "audit.json", json_text(document).encode())
     if findings.complete:
@@ -169,7 +166,7 @@ def _measure(findings: Findings, bench: Bench, controls: list[torch.Tensor] | No
     if controls is None:
         controls = make_controls(bench, prompts)
     findings.controls = attack_controls(bench, controls, masks, prompts or [""])
-    findings.attacks = attack_subjects(bench, findings.subjects, findings.replication, wanted, prompts)
+    findings.attacks = attack_subjects(bench, findings.subjects, wanted, prompts)
 
 
 def _distinct_masks(
@@ -182,24 +179,26 @@ def _distinct_masks(
     return [different[key] for key in places], [places[key] for key in keys]
 
 
-def _measure_quality(findings: Findings, extras: Extras, size: tuple[int, int]) -> None:
-    units = [
-        (prompt, unit)
-        for prompt, unit in zip(findings.ordinary_prompts, findings.ordinary, strict=True)
-        if unit is not None
-    ]
-    if not units:
+def _measure_quality(findings: Findings, bench: Bench, extras: Extras, size: tuple[int, int]) -> None:
+    measured = [index for index, unit in enumerate(findings.ordinary) if unit is not None]
+    if not measured:
         return
+
+    def drawn(index: int, side: str) -> torch.Tensor:
+        unit = bench.store.load(f"ordinary-{index}")
+        assert unit is not None
+        return unpack(unit["pictures"][side])
+
     if extras.clip is not None:
         score = ClipScore(extras.clip)
         findings.quality["clip_score"] = {
             side: round(
-                sum(score(prompt, unpack(unit["pictures"][side])) for prompt, unit in units) / len(units), 4
+                mean(score(findings.ordinary_prompts[index], drawn(index, side)) for index in measured), 4
             )
             for side in ("before", "after")
         }
     if extras.reference is not None and extras.features is not None:
-        sets = {side: [unpack(unit["pictures"][side]) for _, unit in units] for side in ("before", "after")}
+        sets = {side: (drawn(index, side) for index in measured) for side in ("before", "after")}
         findings.quality["distances"] = distances_to_reference(extras.reference, extras.features, sets, size)
 
 

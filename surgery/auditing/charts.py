@@ -50,7 +50,7 @@ def attack_chart(
     parts.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE_COLOR}" '
         'stroke-dasharray="1 3"/>'
-        f'<text x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">replica from {threshold:g}</text>'
+        f'<text x="{LEFT + 4}" y="{y - 4:.1f}">replica from {threshold:g}</text>'
     )
     for curve, color in ((source, SOURCE_COLOR), (patched, PATCHED_COLOR)):
         if curve:

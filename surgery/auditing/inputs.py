@@ -99,6 +99,7 @@ def prepare(
     settings: AuditSettings,
     similarity: Similarity,
     extras: Extras,
+    include_private: bool,
     quiet: bool,
 ) -> tuple[Findings, Bench, list[torch.Tensor] | None]:
     """Read and check every input, and open the store.
@@ -112,6 +113,7 @@ def prepare(
     """
     source, patched = models
     zeroed, others = changed_rows(source, patched)
+    described = {"source": describe(source, include_private), "patched": describe(patched, include_private)}
     if source.latent_shape != patched.latent_shape:
         raise UsageError(patched.source, "its latents differ in shape from the source's", "")
     size = picture_size(source)
@@ -130,7 +132,8 @@ def prepare(
     found_for = neuron_counts(extras.neurons, settings.audit_seeds)
     header = {
         "settings": settings.measured_with(),
-        "models": [digest(describe(model, False)) for model in models],
+        "models": digest([(one["fingerprint"], one["sha256"]) for one in described.values()]),
+        "zeroed": digest(zeroed.as_json(), others),
         "prompts": digest(corpus.prompts),
         "images": digest(*(one.image if one.image is not None else None for one in subjects)),
         "masks": digest(*(one.mask if one.mask is not None else None for one in subjects)),
@@ -157,6 +160,7 @@ def prepare(
             name: layer.out_features for name, layer in value_layers(source.denoiser, BLOCKS).items()
         },
         found_for=found_for,
+        models=described,
         corpus={
             **corpus.counts(),
             "with_image": sum(subject.image is not None for subject in subjects),

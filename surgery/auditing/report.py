@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from surgery.auditing.stages import Unit
 from surgery.auditing.store import unpack
 from surgery.auditing.verdict import HIDDEN, NOT_TESTED, REMOVED, STILL
 
+Load = Callable[[str], Unit | None]
 PANELS = 40  # prompts with pictures, the worst first; the table lists all
 ORDINARY_SHOWN = 8
 THUMBNAIL = 128  # pixels
@@ -59,8 +60,8 @@ class Row:
     pictures: Sequence[Shown]
 
 
-def audit_page(findings: Findings, document: dict[str, Any], include_private: bool) -> str:
-    """The whole page as text."""
+def audit_page(findings: Findings, document: dict[str, Any], include_private: bool, load: Load) -> str:
+    """The whole page as text; `load` fetches a unit of work with its pictures from the store."""
     environment = Environment(
         loader=PackageLoader("surgery.auditing", "templates"), autoescape=True, undefined=StrictUndefined
     )
@@ -74,11 +75,11 @@ def audit_page(findings: Findings, document: dict[str, Any], include_private: bo
         classes=CLASSES,
         meanings=MEANINGS,
         names=[_name(document["prompts"][index]) for index in range(len(findings.subjects))],
-        panels=[_panel(findings, document, index, include_private) for index in ranked[:PANELS]],
+        panels=[_panel(findings, document, index, include_private, load) for index in ranked[:PANELS]],
         panels_left=max(0, len(ranked) - PANELS),
         summary=ordinary_summary(findings),
         change_chart=Markup(change_chart([unit["change"] for unit in units])) if units else None,
-        ordinary_rows=_ordinary_rows(findings, include_private),
+        ordinary_rows=_ordinary_rows(findings, include_private, load),
         neuron_map=Markup(neuron_map(findings.layer_rows, findings.zeroed, findings.found_for)),
         counted=bool(findings.found_for),
     )
@@ -88,15 +89,17 @@ def _name(entry: dict[str, Any]) -> str:
     return str(entry.get("prompt", entry["id"]))
 
 
-def _panel(findings: Findings, document: dict[str, Any], index: int, include_private: bool) -> dict[str, Any]:
-    entry, unit = document["prompts"][index], findings.replication[index]
+def _panel(
+    findings: Findings, document: dict[str, Any], index: int, include_private: bool, load: Load
+) -> dict[str, Any]:
+    entry, unit = document["prompts"][index], load(f"replication-{index}")
     rows: list[Row] = []
     chart = None
     if unit is not None:
         rows = _replication_rows(findings, unit, include_private)
         pair = findings.attacks[index] if findings.attacks else None
         if pair:
-            rows += _attack_rows(findings, index, pair, include_private)
+            rows += _attack_rows(findings, index, unit, load(f"attack-patched-{index}"), include_private)
             chart = Markup(_chart(findings, index, pair))
     return {"name": _name(entry), "entry": entry, "rows": rows, "chart": chart}
 
@@ -121,11 +124,11 @@ def _replication_rows(findings: Findings, unit: Unit, include_private: bool) -> 
     ]
 
 
-def _attack_rows(findings: Findings, index: int, pair: dict[str, Unit], include_private: bool) -> list[Row]:
-    if "patched" not in pair:
+def _attack_rows(
+    findings: Findings, index: int, replication: Unit, unit: Unit | None, include_private: bool
+) -> list[Row]:
+    if unit is None:
         return []
-    replication, unit = findings.replication[index], pair["patched"]
-    assert replication is not None
     shown_anyway = include_private or findings.verdicts[index].word == REMOVED
     pictures = unpack(unit["pictures"])
     target, mask = unpack([replication["target"]])[0], findings.subjects[index].mask
@@ -150,26 +153,20 @@ def _chart(findings: Findings, index: int, pair: dict[str, Unit]) -> str:
     return attack_chart(steps, curves["source"], curves["patched"], controls, findings.threshold)
 
 
-def _ordinary_rows(findings: Findings, include_private: bool) -> list[dict[str, Any]]:
-    measured = [
-        (prompt, unit)
-        for prompt, unit in zip(findings.ordinary_prompts, findings.ordinary, strict=True)
-        if unit is not None
-    ]
-    # the most changed first: what a publisher has to look at
-    measured.sort(key=lambda pair: -pair[1]["change"])
+def _ordinary_rows(findings: Findings, include_private: bool, load: Load) -> list[dict[str, Any]]:
+    measured = [(unit["change"], index) for index, unit in enumerate(findings.ordinary) if unit is not None]
     public = include_private or findings.public_ordinary
-    return [
-        {
-            "name": prompt if public else f"ordinary prompt {place}",
-            "change": unit["change"],
-            "rows": [
-                Row("SOURCE", "source", [Shown(_uri(picture)) for picture in unit["pictures"]["before"]]),
-                Row("PATCHED", "patched", [Shown(_uri(picture)) for picture in unit["pictures"]["after"]]),
-            ],
-        }
-        for place, (prompt, unit) in enumerate(measured[:ORDINARY_SHOWN], start=1)
-    ]
+    shown = []
+    # the most changed first: what a publisher has to look at
+    for place, (change, index) in enumerate(sorted(measured, reverse=True)[:ORDINARY_SHOWN], start=1):
+        pictures = (load(f"ordinary-{index}") or {})["pictures"]
+        rows = [
+            Row(label, side, [Shown(_uri(picture)) for picture in pictures[side]])
+            for label, side in (("SOURCE", "before"), ("PATCHED", "after"))
+        ]
+        name = findings.ordinary_prompts[index] if public else f"ordinary prompt {place}"
+        shown.append({"name": name, "change": change, "rows": rows})
+    return shown
 
 
 def _uri(packed: str) -> str:

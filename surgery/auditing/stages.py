@@ -33,6 +33,7 @@ from surgery.model.pipeline import LiveModel
 
 PICTURES_KEPT = 4  # of each prompt and model, for the report
 STAND_IN_SEEDS = 4  # pictures of SOURCE among which a missing training image is stood in for
+PICTURE_FIELDS = ("pictures", "target", "picture")
 SEED_GAP = 100_000  # between seeds of different use
 
 Unit = dict[str, Any]
@@ -51,10 +52,13 @@ class Bench:
     quiet: bool = False
 
     def unit(self, key: str, cost: int, measure: Callable[[], Unit]) -> Unit | None:
-        """The unit from the store, or measured now, or None where the budget does not allow it."""
+        """The unit from the store, or measured now, or None where the budget does not allow it.
+
+        Pictures stay in the store (`Store.load` has them): of a large corpus they would fill the memory.
+        """
         found = self.store.load(key)
         if found is not None:
-            return found
+            return _without_pictures(found)
         if not self.budget.allows(cost):
             return None
         before, started = self.budget.work.unet_sample_forwards, time.perf_counter()
@@ -63,7 +67,11 @@ class Bench:
         spent = self.budget.work.unet_sample_forwards - before
         unit = {**unit, "sample_forwards": spent, "seconds": round(time.perf_counter() - started, 3)}
         self.store.save(key, unit)
-        return unit
+        return _without_pictures(unit)
+
+
+def _without_pictures(unit: Unit) -> Unit:
+    return {name: value for name, value in unit.items() if name not in PICTURE_FIELDS}
 
 
 def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[Unit | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -165,5 +166,6 @@ def _command(include_private: bool) -> str:
     """The command line as it was typed; without private matter, paths are cut to their last part."""
     words = list(sys.argv[1:])
     if not include_private:
-        words = [Path(word).name if "/" in word else word for word in words]
+        # `--option=path` keeps its option
+        words = [re.sub(r"[^=]*/(?=[^/]*$)", "", word.rstrip("/")) for word in words]
     return shlex.join(["surgery", *words])
