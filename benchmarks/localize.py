@@ -31,7 +31,8 @@ from surgery.localization.ordinary import ordinary_prompts, packaged_captions
 from surgery.localization.records import PromptRecord
 from surgery.localization.scan import prompt_scores
 from surgery.localization.settings import LocalizeSettings
-from surgery.model.denoising import encode_prompts, seeded_latents
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
 

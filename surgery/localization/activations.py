@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from surgery.model.denoising import Conditioning
+from surgery.model.conditioning import Conditioning
 
 SMALLEST_STD = 1e-12  # a neuron that never varied: any deviation from its mean counts as enormous
 

@@ -27,7 +27,8 @@ from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
 from surgery.localization.detectors import Magnitude
 from surgery.localization.memorization import ms_ssim, pairwise_scores, window_of
 from surgery.localization.settings import LocalizeSettings
-from surgery.model.denoising import NoisePredictor, encode_prompts, noise_differences, seeded_latents
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import BLOCKS, denoiser_fingerprint, value_layers
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import torch
 
-from surgery.model.denoising import NoisePredictor, encode_prompts
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor
 
 
 class Magnitude:

@@ -15,7 +15,8 @@ import torch
 
 from surgery.localization.criteria import Criterion, Gate
 from surgery.localization.memorization import pairwise_scores, window_of
-from surgery.model.denoising import Conditioning, NoisePredictor, noise_differences
+from surgery.model.conditioning import Conditioning
+from surgery.model.denoising import NoisePredictor, noise_differences
 from surgery.model.replay import BlockRecorder
 from surgery.neurons import NeuronSet
 

@@ -24,7 +24,8 @@ from surgery.localization.refinement import refine
 from surgery.localization.search import NotMonotone
 from surgery.localization.selection import Descent, Selection, gallop, walk, without_duplicates
 from surgery.localization.settings import LocalizeSettings
-from surgery.model.denoising import Conditioning, NoisePredictor, encode_prompts, seeded_latents
+from surgery.model.conditioning import Conditioning, encode_prompts
+from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import value_layers
 from surgery.model.work import Work

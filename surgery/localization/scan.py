@@ -29,7 +29,8 @@ from surgery.localization.memorization import pairwise_scores_of_many, window_of
 from surgery.localization.progress import bar
 from surgery.localization.prompts import PromptCorpus
 from surgery.localization.settings import CALIBRATION_FIELDS, LocalizeSettings
-from surgery.model.denoising import NoisePredictor, encode_prompts, noise_differences, seeded_latents
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
 from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
 

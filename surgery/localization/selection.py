@@ -97,7 +97,7 @@ class Descent:
         )
 
     def likely(self) -> list[Neuron] | None:
-        """The neuron of the first step that refinement is most likely left with; None if there is no choice."""
+        """The neuron of the first step that refinement most likely ends with; None if there is no choice."""
         first = without_duplicates(self.neurons(0))
         return by_importance(first, self.z)[:1] if len(first) > 1 else None
 

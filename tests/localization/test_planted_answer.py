@@ -13,7 +13,8 @@ from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.prompt import PromptLocalizer
 from surgery.localization.selection import Descent
 from surgery.localization.settings import LocalizeSettings
-from surgery.model.denoising import NoisePredictor, encode_prompts, seeded_latents
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.neurons import NeuronSet, read_neurons
 
 CORPUS = [*map(caption, PLANTED), "a b c d", "b d f h l r"]

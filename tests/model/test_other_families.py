@@ -6,7 +6,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from surgery.model.denoising import NoisePredictor, encode_prompts, seeded_latents
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import load_pipeline
 from surgery.model.value_layers import value_layers
 from surgery.neurons import NeuronSet
@@ -14,7 +15,7 @@ from surgery.neurons import NeuronSet
 
 @pytest.fixture(scope="module")
 def xl(planted):
-    """A random SDXL in miniature: no attention in the first block, two text encoders of width 32, pooled text."""
+    """A random SDXL in miniature: no attention in the first block, two text encoders of width 32."""
     torch.manual_seed(1)
     tokenizer = planted.pipeline.tokenizer
     text = CLIPTextConfig(
