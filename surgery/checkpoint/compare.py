@@ -72,7 +72,7 @@ def differing_chunks(
     Raises:
         OSError: a file became shorter.
     """
-    one, other = bytearray(CHUNK), bytearray(CHUNK)
+    one, other = bytearray(min(CHUNK, length)), bytearray(min(CHUNK, length))
     position = 0
     while position < length:
         step = min(CHUNK, length - position)
@@ -143,18 +143,27 @@ def compare_tensors(
 
 
 def equal_tensors(first: Weights, one: Tensor, second: Weights, other: Tensor, advance: Progress) -> bool:
-    """Whether two tensors of the same dtype hold the same bytes."""
+    """Whether two tensors of the same dtype and shape hold the same bytes."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
+    return _equal_bytes(first, one.begin, second, other.begin, one.size, advance)
+
+
+def equal_ranges(first: Weights, second: Weights, begin: int, end: int) -> bool:
+    """Whether two weight files hold the same bytes from `begin` up to `end`."""
+    return _equal_bytes(first, begin, second, begin, end - begin, lambda done: None)
+
+
+def _equal_bytes(
+    first: Weights, begin: int, second: Weights, other_begin: int, length: int, advance: Progress
+) -> bool:
     if isinstance(first, SafetensorsWeights) and isinstance(second, SafetensorsWeights):
-        chunks = differing_chunks(
-            first.descriptor(), one.begin, second.descriptor(), other.begin, one.size, advance
-        )
-        return next(chunks, None) is None
-    for position in range(0, one.size, _ROWS_STEP):
-        stop = min(position + _ROWS_STEP, one.size)
-        pair = (one.begin + position, one.begin + stop), (other.begin + position, other.begin + stop)
-        if first.read(*pair[0]) != second.read(*pair[1]):
+        pair = (first.descriptor(), begin, second.descriptor(), other_begin)
+        return next(differing_chunks(*pair, length, advance), None) is None
+    for position in range(0, length, _ROWS_STEP):
+        stop = min(position + _ROWS_STEP, length)
+        data = first.read(begin + position, begin + stop)
+        if data != second.read(other_begin + position, other_begin + stop):
             return False
         advance(stop - position)
     return True

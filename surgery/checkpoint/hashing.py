@@ -1,9 +1,9 @@
 """sha256 of what is read and written, computed beside the copy, never instead of it.
 
 A second thread reads the source and hashes, in one pass, what a file held and what it holds after the edit,
-while the kernel copies. Hashing every byte of a large checkpoint can take longer than copying it, so by default
-a large file is represented by what matters here: its header and its value layers. Small files are always hashed
-whole.
+while the kernel copies. Hashing every byte of a large checkpoint can take longer than copying it, so by
+default a large file is represented by what matters here: its header and its value layers. Small files are
+always hashed whole.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def hash_file(task: FileTask, whole: bool, stop: threading.Event) -> Hashes:
 
 
 def _sha256_of_spans(task: FileTask, spans: Iterable[Span], stop: threading.Event) -> tuple[str, str]:
-    """sha256 of byte ranges of a weight file before and after the edit: one hash until the first zeroed row."""
+    """sha256 of byte ranges of a weight file before and after the edit."""
     assert task.file.weights is not None
-    before, after = hashlib.sha256(), None
+    before, after = hashlib.sha256(), None  # one hash serves both until the first zeroed row
     ranges = zero_ranges(task)
     for begin, end in spans:
         for position in range(begin, end, _STEP):

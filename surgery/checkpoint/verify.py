@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from surgery.checkpoint.compare import equal_ranges
 from surgery.checkpoint.copies import DenoiserCopy
 from surgery.checkpoint.names import value_like
 from surgery.checkpoint.plan import FileTask, Plan
@@ -105,18 +106,13 @@ def _compare(
     position = tensor.begin
     for start, end in [*relevant, (tensor.end, tensor.end)]:
         start, end = max(start, tensor.begin), min(end, tensor.end)
-        while position < start:
-            step = min(position + _STEP, start)
-            if written.read(position, step) != source.read(position, step):
-                raise GateError(
-                    shown, f"rows of {tensor.name} outside the plan differ from the source", _WAY_OUT
-                )
-            position = step
-        while position < end:
-            step = min(position + _STEP, end)
-            if written.read(position, step).count(0) != step - position:
+        if not equal_ranges(written, source, position, start):
+            raise GateError(shown, f"rows of {tensor.name} outside the plan differ from the source", _WAY_OUT)
+        for begin in range(start, end, _STEP):
+            stop = min(begin + _STEP, end)
+            if written.read(begin, stop).count(0) != stop - begin:
                 raise GateError(shown, f"a planned row of {tensor.name} is not zero", _WAY_OUT)
-            position = step
+        position = end
 
 
 def _verify_side_file(path: Path, task: FileTask) -> None:
