@@ -34,7 +34,7 @@ def main() -> None:
             "cmp": ["cmp", str(source / weights), str(other / weights)],
             "surgery diff": [sys.executable, "-m", "surgery", "diff", str(source), str(other)],
         }
-        results: dict[str, list[tuple[list[float], float]]] = {name: [] for name in commands}
+        results: dict[str, list[tuple[list[float], float, float]]] = {name: [] for name in commands}
         for (
             command
         ) in commands.values():  # a first round brings both files into the page cache as far as they fit
@@ -44,11 +44,14 @@ def main() -> None:
                 results[name].append(measure(command))
         gigabytes = (source / weights).stat().st_size / 1e9
         print(f"{arguments.size} {arguments.dtype}, 2 x {gigabytes:.2f} GB, median of {arguments.repeats}")
-        fastest = statistics.median(seconds[-1] for seconds, _ in results["cmp"])
+        fastest = statistics.median(seconds[-1] for seconds, *_ in results["cmp"])
         for name, measured in results.items():
-            seconds = statistics.median(each[-1] for each, _ in measured)
-            peak = max(peak for _, peak in measured)
-            print(f"{name:<14} {seconds:>7.2f} s  {seconds / fastest:>5.2f} x cmp  {peak:>5.0f} MB RSS")
+            seconds = statistics.median(each[-1] for each, *_ in measured)
+            peak = max(peak for _, peak, _ in measured)
+            processor = statistics.median(each for *_, each in measured)
+            print(
+                f"{name:<14} {seconds:>7.2f} s  {seconds / fastest:>5.2f} x cmp  {peak:>5.0f} MB RSS  {processor:>5.2f} s CPU"
+            )
     finally:
         shutil.rmtree(scratch)
 

@@ -4,8 +4,9 @@
     python benchmarks/patch_speed.py --size sd15 --dtype f32 --diffusers
 
 Every run starts after `sync`. `cp` alone leaves its data in memory; patch does not return before the data is
-on the disk, so `cp` followed by `sync FILE` is what it is compared with. Both are printed. The diffusers run
-loads the U-Net, zeroes the same rows and calls `save_pretrained`.
+on the disk, so `cp` followed by `sync FILE` is what it is compared with. Both are printed. CPU seconds (user
+and system) tell what remains of a difference on a machine that does other work too. The diffusers run loads
+the U-Net, zeroes the same rows and calls `save_pretrained`.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ unet.save_pretrained(output)
 """
 
 
-def measure(*commands: list[str]) -> tuple[list[float], float]:
-    """Run commands one after the other; returns the seconds after each and the peak RSS in MB."""
+def measure(*commands: list[str]) -> tuple[list[float], float, float]:
+    """Run commands one after the other: the seconds after each, the peak RSS in MB, and CPU seconds."""
     subprocess.run(["sync"], check=True)
-    started, seconds, peak = time.perf_counter(), [], 0
+    started, seconds, peak, processor = time.perf_counter(), [], 0, 0.0
     for command in commands:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -46,7 +47,8 @@ def measure(*commands: list[str]) -> tuple[list[float], float]:
             raise SystemExit(f"{command[0]} failed with status {process.returncode}")
         seconds.append(time.perf_counter() - started)
         peak = max(peak, usage.ru_maxrss)
-    return seconds, peak / 1024
+        processor += usage.ru_utime + usage.ru_stime
+    return seconds, peak / 1024, processor
 
 
 def main() -> None:
@@ -82,27 +84,28 @@ def main() -> None:
         if arguments.diffusers:
             edit = [sys.executable, "-c", DIFFUSERS, str(source), str(neurons), str(scratch / "out")]
             runs["diffusers load + edit + save"] = [edit, ["sync", str(scratch / "out" / weights)]]
-        results: dict[str, list[tuple[list[float], float]]] = {name: [] for name in runs}
+        results: dict[str, list[tuple[list[float], float, float]]] = {name: [] for name in runs}
         for _ in range(arguments.repeats):
             for name, commands in runs.items():
                 results[name].append(measure(*commands))
                 shutil.rmtree(scratch / "out")
         gigabytes = (source / weights).stat().st_size / 1e9
         print(f"{arguments.size} {arguments.dtype}, {gigabytes:.2f} GB, median of {arguments.repeats}")
-        copied = statistics.median(seconds[0] for seconds, _ in results["cp"])
-        durable = statistics.median(seconds[-1] for seconds, _ in results["cp"])
-        print(f"{'':<30} {'seconds':>9} {'x cp+sync':>10} {'x cp':>6} {'GB/s':>6} {'RSS MB':>7}")
+        copied = statistics.median(seconds[0] for seconds, *_ in results["cp"])
+        durable = statistics.median(seconds[-1] for seconds, *_ in results["cp"])
+        print(f"{'':<30} {'seconds':>9} {'x cp+sync':>10} {'x cp':>6} {'GB/s':>6} {'RSS MB':>7} {'CPU s':>6}")
         for name, measured in results.items():
-            seconds = statistics.median(each[-1] for each, _ in measured)
-            peak = max(peak for _, peak in measured)
+            seconds = statistics.median(each[-1] for each, *_ in measured)
+            peak = max(peak for _, peak, _ in measured)
+            processor = statistics.median(each for *_, each in measured)
             label = "cp + sync" if name == "cp" else name
             print(
                 f"{label:<30} {seconds:>9.2f} {seconds / durable:>10.2f} {seconds / copied:>6.2f} "
-                f"{gigabytes / seconds:>6.2f} {peak:>7.0f}"
+                f"{gigabytes / seconds:>6.2f} {peak:>7.0f} {processor:>6.2f}"
             )
         print(f"{'cp alone (not yet on disk)':<30} {copied:>9.2f}")
         spread = [
-            f"{name}: {[round(each[-1], 1) for each, _ in measured]}" for name, measured in results.items()
+            f"{name}: {[round(each[-1], 1) for each, *_ in measured]}" for name, measured in results.items()
         ]
         print("all runs:", "; ".join(spread))
     finally:
