@@ -98,9 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Localize, write neurons.json, print a table; 0, or with --strict 3 where a memory is left."""
-    from pathlib import Path
-
     from surgery.localization.corpus import localize
+    from surgery.localization.journal import remove_journals
     from surgery.localization.processes import Processes
     from surgery.localization.records import check_writable
 
@@ -128,8 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
             result.write(output)
         processes.gather(None)  # no journal goes before the result is on the disk
         if arguments.journal is None:
-            own = journal if processes.is_main else Path(f"{journal}.{processes.rank}")
-            own.unlink(missing_ok=True)
+            remove_journals(journal)
     finally:
         processes.leave()
     if processes.is_main:

@@ -12,6 +12,7 @@ and may hold hundreds of neurons.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -192,7 +193,8 @@ def _localize_all(
 ) -> list[PromptRecord]:
     records = []
     with bar(len(prompts), "localize", show_progress) as progress:
-        forwards = 0
+        spent: Counter[str] = Counter()
+        by_stage: Counter[str] = Counter()
         for prompt in prompts:
             record = localizer(prompt)
             if book is not None:
@@ -200,8 +202,11 @@ def _localize_all(
             records.append(record)
             if on_record is not None:
                 on_record(record)
-            forwards += record.details["work"]["unet_sample_forwards"]
-            progress.set_postfix(forwards=forwards, last=record.outcome)
+            work = record.details["work"]
+            spent.update(calls=work["unet_calls"], forwards=work["unet_sample_forwards"])
+            by_stage.update(work["seconds_by_stage"])
+            stages = {stage: f"{seconds:.0f}s" for stage, seconds in by_stage.items()}
+            progress.set_postfix(**spent, **stages, last=record.outcome)
             progress.update()
     return records
 

@@ -41,9 +41,8 @@ class Journal:
         self.path = first if rank == 0 else first.with_name(f"{first.name}.{rank}")
         self.run = json.loads(json.dumps(run))
         self.records: dict[str, PromptRecord] = {}
-        for found in sorted([first, *first.parent.glob(f"{_glob_safe(first.name)}.[0-9]*")]):
-            if found.is_file():
-                self.records.update(self._read(found))
+        for found in journals(first):
+            self.records.update(self._read(found))
         self._file = self._open()
 
     def append(self, record: PromptRecord) -> None:
@@ -119,5 +118,14 @@ def _drop_half_line(path: Path) -> None:
             file.truncate(whole)
 
 
-def _glob_safe(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def journals(first: Path) -> list[Path]:
+    """The journals of a run that exist: of process 0, of process 1, ..., however many an earlier start had."""
+    siblings = first.parent.iterdir()
+    numbered = [path for path in siblings if path.stem == first.name and path.suffix[1:].isdecimal()]
+    return sorted(path for path in (first, *numbered) if path.is_file())
+
+
+def remove_journals(first: str | Path) -> None:
+    """Remove all journals of a run, once its result is on the disk."""
+    for path in journals(Path(first)):
+        path.unlink(missing_ok=True)

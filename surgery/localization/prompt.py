@@ -91,6 +91,30 @@ class PromptLocalizer:
             return PromptRecord(
                 prompt, NOT_MEMORIZED, gate.score, details={"evaluations": 1, "work": work.as_json()}
             )
+        selection, found = self._search(evaluator, conditioning, work)
+        neurons = NeuronSet.from_pairs(found.neurons)
+        evaluations = evaluator.evaluations
+        with work.stage("confirmation"):
+            confirmed = self._confirm(conditioning, neurons)
+        details = {
+            "kept_seeds": list(gate.kept),
+            "theta": selection.step.theta,
+            "k": selection.step.k,
+            "steps": selection.steps,
+            "duplicates": len(selection.neurons) - len(set(selection.neurons)),
+            "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
+            **found.details,
+            "confirmed": confirmed,
+            "evaluations": evaluations,
+            "work": work.as_json(),
+        }
+        outcome = LOCALIZED if selection.resolved else UNRESOLVED
+        initial = NeuronSet.from_pairs(selection.neurons)
+        return PromptRecord(prompt, outcome, gate.score, found.score, initial, neurons, details)
+
+    def _search(
+        self, evaluator: PromptEvaluator, conditioning: Conditioning, work: Work
+    ) -> tuple[Selection, Found]:
         with work.stage("selection"):
             activation, z = self._activity(conditioning)
             descent = Descent(activation, z, self.settings)
@@ -105,26 +129,8 @@ class PromptLocalizer:
                     threshold = self._refinement_threshold(selection)
                 found = FastRefinement(evaluator, selection, z, threshold).walk()
                 found.details["fell_back"] = True
-        neurons = NeuronSet.from_pairs(found.neurons)
-        evaluations = evaluator.evaluations
-        with work.stage("confirmation"):
-            confirmed = self._confirm(conditioning, neurons)
-        details = {
-            "kept_seeds": list(gate.kept),
-            "theta": selection.step.theta,
-            "k": selection.step.k,
-            "steps": selection.steps,
-            "duplicates": len(selection.neurons) - len(set(selection.neurons)),
-            "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
-            "refinement_threshold": float(f"{threshold:.6g}"),
-            **found.details,
-            "confirmed": confirmed,
-            "evaluations": evaluations,
-            "work": work.as_json(),
-        }
-        outcome = LOCALIZED if selection.resolved else UNRESOLVED
-        initial = NeuronSet.from_pairs(selection.neurons)
-        return PromptRecord(prompt, outcome, gate.score, found.score, initial, neurons, details)
+        found.details["refinement_threshold"] = float(f"{threshold:.6g}")
+        return selection, found
 
     def _activity(
         self, conditioning: Conditioning

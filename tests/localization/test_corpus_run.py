@@ -20,6 +20,7 @@ from surgery.localization.activations import Moments, z_scores
 from surgery.localization.calibration import Distribution, calibrate
 from surgery.localization.calibration_file import read_calibration, write_calibration
 from surgery.localization.corpus import localize
+from surgery.localization.journal import remove_journals
 from surgery.localization.prompt import PromptLocalizer
 from surgery.localization.records import aggregate, write_atomically
 from surgery.localization.settings import LocalizeSettings
@@ -90,6 +91,14 @@ def test_a_finished_journal_answers_for_every_prompt(planted, calibration, tmp_p
     ]
     assert without_seconds(second.as_json()) == without_seconds(whole.as_json())
     assert len(journal.read_text().splitlines()) == 1 + len(CORPUS)
+    # A run begun with more processes goes on with one, and leaves no journal of theirs behind.
+    journal.rename(tmp_path / "run.journal.3")
+    (tmp_path / "run.journal.txt").write_text("something else")
+    third = localize(planted, CORPUS, calibration=calibration, journal=journal)
+    assert asked == CORPUS[3:]
+    assert third.neurons == second.neurons
+    remove_journals(journal)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.journal.txt"]
 
 
 def test_a_journal_made_with_other_settings_is_refused_by_name(planted, calibration, tmp_path):
