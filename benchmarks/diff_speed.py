@@ -49,9 +49,8 @@ def main() -> None:
             seconds = statistics.median(each[-1] for each, *_ in measured)
             peak = max(peak for _, peak, _ in measured)
             processor = statistics.median(each for *_, each in measured)
-            print(
-                f"{name:<14} {seconds:>7.2f} s  {seconds / fastest:>5.2f} x cmp  {peak:>5.0f} MB RSS  {processor:>5.2f} s CPU"
-            )
+            ratio = f"{seconds / fastest:>5.2f} x cmp"
+            print(f"{name:<14} {seconds:>7.2f} s  {ratio}  {peak:>5.0f} MB RSS  {processor:>5.2f} s CPU")
     finally:
         shutil.rmtree(scratch)
 
