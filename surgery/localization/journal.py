@@ -119,7 +119,7 @@ def _drop_half_line(path: Path) -> None:
 
 
 def journals(first: Path) -> list[Path]:
-    """The journals of a run that exist: of process 0, of process 1, ..., however many an earlier start had."""
+    """The journals of a run that exist: of process 0, of process 1, ..., of all that an earlier start had."""
     siblings = first.parent.iterdir()
     numbered = [path for path in siblings if path.stem == first.name and path.suffix[1:].isdecimal()]
     return sorted(path for path in (first, *numbered) if path.is_file())
