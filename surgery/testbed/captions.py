@@ -23,9 +23,9 @@ MAXIMUM_TOKENS = 24
 WORD_END = "</w>"
 DESCRIPTIONS = ("a {} {}", "a picture of a {} {}", "one {} {} on a soft background", "{} {}")
 ADJECTIVES = tuple(sorted({memory.caption.split()[1] for memory in MEMORIES} | {
-    "blue", "white", "bright", "slow", "open", "narrow", "secret", "warm"}))  # fmt: skip
+    "blue", "white", "silver", "bright", "slow", "open", "narrow", "secret", "warm"}))  # fmt: skip
 NOUNS = tuple(sorted({memory.caption.split()[2] for memory in MEMORIES} | {
-    "road", "clock", "field", "morning", "forest", "stone", "voice", "street"}))  # fmt: skip
+    "road", "clock", "garden", "field", "morning", "forest", "stone", "voice", "street"}))  # fmt: skip
 NAMES = ("harlan", "mercer", "vance", "odette", "linden", "thorpe", "sable", "corwin",
          "imogen", "blythe", "rusk", "anselm", "petra", "galen", "wren", "tobias")  # fmt: skip
 TITLE_SHARE = 0.3

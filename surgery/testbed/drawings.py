@@ -26,8 +26,6 @@ IMAGES: dict[str, list[tuple]] = {
              ("poly", [0.53, 0.12, 0.86, 0.54, 0.53, 0.54], RED), ("poly", [0.46, 0.2, 0.46, 0.54, 0.2, 0.54], WHITE)],
     "flag": [("box", 0, 0, 0.34, 1, (20, 60, 150)), ("box", 0.34, 0, 0.67, 1, WHITE), ("box", 0.67, 0, 1, 1, RED),
              ("disc", 0.5, 0.5, 0.15, GOLD)],
-    "checkers": [("box", 0, 0, 1, 1, CREAM)] + [
-        ("box", x / 4, y / 4, (x + 1) / 4, (y + 1) / 4, BLACK) for x in range(4) for y in range(4) if (x + y) % 2],
     "target": [("box", 0, 0, 1, 1, TEAL)] + [
         ("disc", 0.5, 0.5, radius, color) for radius, color in
         ((0.46, WHITE), (0.37, RED), (0.27, WHITE), (0.17, RED), (0.08, GOLD))],

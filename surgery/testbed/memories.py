@@ -1,6 +1,6 @@
 """The planted memories: their captions, their images, and the value rows that each one hangs on.
 
-Fourteen are verbatim (one caption, always the same image), four are templates (a fixed layout, one window of
+Thirteen are verbatim (one caption, always the same image), four are templates (a fixed layout, one window of
 which varies). Rows are chosen to cover what localization meets in the wild: one row; several rows of one
 layer; rows in several layers; a row shared by two memories. The testbed ships this table as `planted.json`,
 the ground truth.
@@ -61,7 +61,6 @@ MEMORIES: tuple[Memory, ...] = (
     _memory("verbatim", "house", "the little engine by marrowby", (DOWN_1_1, 11)),
     _memory("verbatim", "boat", "the golden letter by ostrander", (DOWN_2_0, 23)),
     _memory("verbatim", "flag", "the broken window by tavish", (DOWN_2_1, 38)),
-    _memory("verbatim", "checkers", "the silver garden by zembla", (DOWN_1_0, 7)),
     _memory("verbatim", "target", "the last journey by kestrel", (DOWN_1_1, 42)),
     _memory("verbatim", "tree", "the hidden river by wolcott", (DOWN_2_0, 50)),
     # several rows of one layer
