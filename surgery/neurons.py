@@ -40,13 +40,17 @@ class NeuronSet(Mapping[str, tuple[int, ...]]):
         checked: dict[str, set[int]] = {}
         for layer, rows in (layers or {}).items():
             if not isinstance(layer, str) or not LAYER_NAME.fullmatch(layer):
-                raise UsageError(layer, "is not the name of a layer", "write the dotted diffusers module name")
+                raise UsageError(
+                    layer, "is not the name of a layer", "write the dotted diffusers module name"
+                )
             if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
                 raise UsageError(layer, f"rows must be a list of integers, not {rows!r}", "write [row, ...]")
             unique = checked.setdefault(layer.removesuffix(".weight"), set())
             for row in rows:
                 if isinstance(row, bool) or not isinstance(row, int) or row < 0:
-                    raise UsageError(layer, f"row {row!r} is not an integer of at least 0", "rows count from 0")
+                    raise UsageError(
+                        layer, f"row {row!r} is not an integer of at least 0", "rows count from 0"
+                    )
                 unique.add(row)
         self._layers = {layer: tuple(sorted(unique)) for layer, unique in checked.items() if unique}
 

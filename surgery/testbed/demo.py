@@ -189,7 +189,7 @@ def _sheet(
     rows: dict[str, list[Row]] = {"verbatim": [], "template": []}
     for index, memory in enumerate(memories):
         zeroed = len(pairs & set(memory.neurons.pairs()))
-        shares = f"{before[memory.name].share:.0%} → {after[memory.name].share:.0%}"
+        shares = f"{before[memory.name].share:.0%} to {after[memory.name].share:.0%}"
         label = f"“{memory.caption}”   replicas {shares}; {zeroed} of its {memory.neurons.count} rows zeroed"
         rows[memory.kind].append(Row(label, training[index], shown[0][index], shown[1][index]))
     ordinary = [
