@@ -34,6 +34,6 @@ class UsageError(SurgeryError):
 
 
 class GateError(SurgeryError):
-    """A gate said no: memorization left, an unplanned difference, an unverified weight file (exit status 3)."""
+    """A gate said no: memorization left, an unplanned difference, an unverified weight file (status 3)."""
 
     exit_status = 3

@@ -23,7 +23,7 @@ ReadRow = Callable[[int], numpy.ndarray]
 
 
 def sketched_rows(rows: int) -> list[int]:
-    """The rows whose norms stand in the sketch of a layer with `rows` rows: evenly spread, first and last in."""
+    """The rows whose norms stand in the sketch of a layer of `rows` rows: evenly spread, both ends in."""
     return sorted({round(position) for position in numpy.linspace(0, rows - 1, ROWS_SKETCHED)})
 
 
