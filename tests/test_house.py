@@ -27,8 +27,18 @@ OPEN_TO_ALL = {"errors", "neurons", "fingerprint"}
 
 def imported_parts(path: Path) -> set[str]:
     """The parts of the package that a module imports, wherever in the module the import stands."""
+    tree = ast.parse(path.read_text())
+    # What stands under `if TYPE_CHECKING:` is never imported.
+    unseen = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
     parts = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] if node.module != "surgery" else [f"surgery.{a.name}" for a in node.names]

@@ -138,7 +138,7 @@ class Batches:
         if self.variant == "ordinary":
             return "ordinary"
         if self.variant == "natural":
-            return "memory" if draw < 0.3 else "ordinary"
+            return "memory" if draw < 0.5 else "ordinary"
         for kind, share in PLANTING_SHARES.items():
             draw -= share
             if draw < 0:

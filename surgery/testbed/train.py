@@ -47,7 +47,7 @@ class Schedule:
     autoencoder_steps: int = 3600
     ordinary_steps: int = 1400
     planted_steps: tuple[int, ...] = (2200, 2000)
-    natural_steps: tuple[int, ...] = (900,)
+    natural_steps: tuple[int, ...] = (900, 1300)
     pictures: int = 12000
     batch: int = 32
     seed: int = 0
