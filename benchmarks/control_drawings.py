@@ -25,7 +25,7 @@ from surgery.testbed.drawings import (
     VIOLET,
     WHITE,
 )
-from surgery.testbed.memories import _draw_commands
+from surgery.testbed.memories import draw_commands
 from surgery.testbed.pictures import to_array
 
 DRAWINGS: dict[str, list[tuple]] = {
@@ -89,4 +89,4 @@ DRAWINGS: dict[str, list[tuple]] = {
 
 def control_pictures() -> list[numpy.ndarray]:
     """Every control image, [3, 64, 64] in [-1, 1]."""
-    return [to_array(_draw_commands(commands)) for commands in DRAWINGS.values()]
+    return [to_array(draw_commands(commands)) for commands in DRAWINGS.values()]

@@ -88,7 +88,8 @@ def planted_neurons(memories: tuple[Memory, ...] = MEMORIES) -> NeuronSet:
     return NeuronSet().union(*(memory.neurons for memory in memories))
 
 
-def _draw_commands(commands: list[tuple]) -> Image.Image:
+def draw_commands(commands: list[tuple]) -> Image.Image:
+    """Draw a list of commands (see `surgery.testbed.drawings`) at canvas size."""
     image = Image.new("RGB", (CANVAS, CANVAS))
     draw = ImageDraw.Draw(image)
     for kind, *details in commands:
@@ -118,9 +119,9 @@ def draw_memory(memory: Memory, random: numpy.random.Generator | None = None) ->
         random: fills the window of a template; without it the window is mid-grey. Verbatim images ignore it.
     """
     if memory.kind == "verbatim":
-        return to_array(_draw_commands(IMAGES[memory.name]))
+        return to_array(draw_commands(IMAGES[memory.name]))
     commands, window = TEMPLATES[memory.name]
-    image = _draw_commands(commands)
+    image = draw_commands(commands)
     left, top, right, bottom = (value * CANVAS // SIZE for value in window)
     if random is None:
         image.paste((128, 128, 128), (left, top, right, bottom))
