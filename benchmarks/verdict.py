@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-TWIN = ROOT / "tests" / "data" / "twin"
+TWIN = ROOT / "tests" / "data" / "twin.safetensors"
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _accumulate_gradient(
 ) -> None:
     """Add the gradient of every restart's mean loss to `embeddings.grad`, `chunk` samples at a time."""
     batch = len(samples.restart) // len(embeddings)
-    scale = HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
+    scale = HALF_PRECISION_SCALE if model.computes_in == torch.float16 else 1.0
     device = embeddings.device
     for start in range(0, len(samples.restart), chunk):
         taken = slice(start, start + chunk)

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="in place of the recipe's model")
     parser.add_argument("--prompts", metavar="FILE", help="in place of the recipe's prompts")
     parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
-    parser.add_argument("--dtype", help="float32, float16 or bfloat16")
+    parser.add_argument(
+        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--fid-features", metavar="FILE", help="TorchScript feature extractor for them")
     device = parser.add_argument_group("device")
     device.add_argument("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
-    device.add_argument("--dtype", help="float32, float16, bfloat16")
+    device.add_argument(
+        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
+    )
     device.add_argument("--batch-size", type=int, metavar="N", help="samples per UNet call (default: 16)")
 
 

@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="surgery-demo", help="a new folder (default: surgery-demo)")
     parser.add_argument("--seeds", type=int, default=8, help="fresh seeds drawn per prompt (default: 8)")
     parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
-    parser.add_argument("--dtype", help="float32, float16 or bfloat16 (default: float32 on the CPU)")
+    parser.add_argument(
+        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

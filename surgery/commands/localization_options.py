@@ -19,7 +19,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="diffusers folder, single checkpoint file, or Hub id")
     loading = parser.add_argument_group("loading")
     loading.add_argument("--device", help="cpu, cuda, mps, ... (default: an accelerator where there is one)")
-    loading.add_argument("--dtype", help="float32, float16, bfloat16 (default: float32 on CPU, else float16)")
+    loading.add_argument(
+        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
+    )
     loading.add_argument("--revision", help="Hub revision")
     loading.add_argument("--variant", help="weight-file variant, such as fp16")
 

@@ -106,8 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = options.settings_from(arguments)
     output = check_writable(arguments.output)
     journal = check_writable(arguments.journal or f"{output}.journal")
-    processes = Processes.join()
-    try:
+    with Processes.join() as processes:
         corpus = options.corpus_from(arguments)
         model = options.load_from(arguments, processes.device(arguments.device))
         result = localize(
@@ -128,8 +127,6 @@ def run(arguments: argparse.Namespace) -> int:
         processes.gather(None)  # no journal goes before the result is on the disk
         if arguments.journal is None:
             remove_journals(journal)
-    finally:
-        processes.leave()
     if processes.is_main:
         _print_result(result, str(output), arguments)
     left = [record for record in result.records if _is_left(record)]

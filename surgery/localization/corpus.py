@@ -181,6 +181,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
         "fingerprint": localizer.calibration.fingerprint,
+        "computes_in": localizer.model.type_name,
     }
 
 
@@ -234,6 +235,7 @@ def _result(
             outcome: sum(record.outcome == outcome for record in records)
             for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
         },
+        "computes_in": localizer.model.type_name,
         "versions": library_versions(),
         "work": add_work([record.details["work"] for record in records]),
     }

@@ -2,14 +2,20 @@
 
 The launchers set RANK, WORLD_SIZE and the address of the first process in the environment (mpirun, through
 which `accelerate` starts processes on CPUs, says the same in words of its own); that is all that is used. The
-processes exchange nothing but small Python objects over gloo, so CPUs and any accelerators will do. Without a
-launcher there is one process, and nothing here touches `torch.distributed`.
+processes exchange nothing but small Python objects, and do it through the store at which `torch.distributed`
+lets processes meet. No process group is opened on top of it: gloo's worker threads may outlive
+`destroy_process_group`, and one that wants the interpreter while it shuts down aborts a process whose work is
+done. Without a launcher there is one process, and nothing here touches `torch.distributed`.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import pickle
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -17,6 +23,10 @@ import torch
 from surgery.errors import SurgeryError, UsageError
 
 HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
+MINUTES_TO_MEET = 30  # machines of one job may start some time apart
+SECONDS_BETWEEN_CHECKS = 5  # how soon a process sees that another one failed
+PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
+FAILED = "failed"
 # what each launcher calls the rank and the number of processes: torchrun and accelerate, Open MPI, Intel MPI
 NAMES = (
     ("RANK", "WORLD_SIZE"),
@@ -25,9 +35,9 @@ NAMES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Processes:
-    """This process among all.
+    """This process among all; a context manager, so that one that fails tells the others.
 
     Attributes:
         rank: from 0; process 0 writes the result.
@@ -36,6 +46,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    _store: Any = field(default=None, repr=False)
+    _exchanges: int = field(default=0, repr=False)
 
     @classmethod
     def join(cls) -> Processes:
@@ -47,22 +59,19 @@ class Processes:
         rank, count = _place_in_environment()
         if count == 1:
             return cls()
-        from datetime import timedelta
+        from torch.distributed import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
-        import torch.distributed as distributed
-
-        if not distributed.is_initialized():
-            try:
-                distributed.init_process_group(
-                    "gloo", rank=rank, world_size=count, timeout=timedelta(hours=HOURS_TO_WAIT)
-                )
-            except (RuntimeError, ValueError) as error:
-                raise SurgeryError(
-                    "the other processes",
-                    f"cannot be reached ({error})",
-                    "start with torchrun or accelerate launch",
-                ) from None
-        return cls(distributed.get_rank(), distributed.get_world_size())
+        patience = timedelta(minutes=MINUTES_TO_MEET)
+        try:
+            store, rank, count = next(rendezvous("env://", rank, count, timeout=patience))
+        except (RuntimeError, ValueError) as error:
+            raise SurgeryError(
+                "the other processes",
+                f"cannot be reached ({error})",
+                "start with torchrun or accelerate launch",
+            ) from None
+        return cls(rank, count, PrefixStore("surgery", store))
 
     @property
     def is_main(self) -> bool:
@@ -81,32 +90,98 @@ class Processes:
         return items[self.rank :: self.count]
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, by rank, on every process."""
-        if self.count == 1:
-            return [value]
-        import torch.distributed as distributed
+        """The values of all processes, by rank, on every process.
 
-        values: list[Any] = [None] * self.count
-        distributed.all_gather_object(values, value)
-        return values
+        Raises:
+            SurgeryError: another process failed, or did not come within two days.
+        """
+        return self._exchange(value, tuple(range(self.count)))
 
     def from_main(self, value: Any) -> Any:
-        """The value that process 0 passed in, on every process."""
+        """The value that process 0 passed in, on every process.
+
+        Raises:
+            SurgeryError: another process failed, or did not come within two days.
+        """
+        return self._exchange(value, (0,))[0]
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.count == 1:
-            return value
-        import torch.distributed as distributed
+            return
+        if kind is not None:
+            self._tell_of_failure()
+            return
+        # Process 0 may host the store: it goes last.
+        self._store.set(f"leaving/{self.rank}", b"")
+        if self.is_main:
+            self._wait([f"leaving/{rank}" for rank in range(self.count)])
 
-        holder = [value]
-        distributed.broadcast_object_list(holder, src=0)
-        return holder[0]
+    def _exchange(self, value: Any, senders: tuple[int, ...]) -> list[Any]:
+        if self.count == 1:
+            return [value]
+        exchange, self._exchanges = self._exchanges, self._exchanges + 1
+        try:
+            if self.rank in senders:
+                self._send(f"{exchange}/{self.rank}", value)
+            received = [self._receive(f"{exchange}/{sender}") for sender in senders]
+            # The last one to have read it all clears it away: the store lives in process 0's memory.
+            if self._store.add(f"{exchange}/read", 1) == self.count:
+                for sender in senders:
+                    self._clear(f"{exchange}/{sender}")
+        except RuntimeError as error:  # torch.distributed.DistError and its kin
+            raise SurgeryError(
+                "the other processes", f"are out of reach ({error})", "run the same command again: it goes on"
+            ) from None
+        return received
 
-    def leave(self) -> None:
-        """Take leave of the others; needed once, at the end."""
-        if self.count > 1:
-            import torch.distributed as distributed
+    def _send(self, key: str, value: Any) -> None:
+        whole = pickle.dumps(value)
+        pieces = range(0, len(whole), PIECE_BYTES)
+        for number, start in enumerate(pieces):
+            self._store.set(f"{key}/{number}", whole[start : start + PIECE_BYTES])
+        self._store.set(key, str(len(pieces)))  # last: whoever sees it finds the pieces
 
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+    def _receive(self, key: str) -> Any:
+        self._wait([key])
+        count = int(self._store.get(key))
+        return pickle.loads(b"".join(self._store.get(f"{key}/{number}") for number in range(count)))
+
+    def _clear(self, key: str) -> None:
+        for number in range(int(self._store.get(key))):
+            self._store.delete_key(f"{key}/{number}")
+        self._store.delete_key(key)
+
+    def _wait(self, keys: list[str]) -> None:
+        from torch.distributed import DistStoreError
+
+        deadline = time.monotonic() + HOURS_TO_WAIT * 3600
+        while True:
+            try:
+                self._store.wait(keys, timedelta(seconds=SECONDS_BETWEEN_CHECKS))
+                return
+            except DistStoreError:
+                if self._store.check([FAILED]):
+                    raise SurgeryError(
+                        f"process {self._store.get(FAILED).decode()}",
+                        "failed, so the others stop",
+                        "see its message, then run the same command again: it goes on",
+                    ) from None
+                if time.monotonic() > deadline:
+                    raise
+
+    def _tell_of_failure(self) -> None:
+        try:
+            self._store.set(FAILED, str(self.rank))
+            if self.is_main:
+                # The store dies with this process; a moment's wait lets the others read why.
+                time.sleep(SECONDS_BETWEEN_CHECKS + 1)
+        except RuntimeError:
+            pass  # whoever hosts the store is gone: there is nobody to tell
 
 
 def _place_in_environment() -> tuple[int, int]:

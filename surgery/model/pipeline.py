@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from surgery.errors import SurgeryError, UsageError
+from surgery.errors import UsageError
+from surgery.model.libraries import library_errors, quiet_libraries
 from surgery.model.value_layers import value_layers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MIXED = {"mixed-float16": torch.float16, "mixed-bfloat16": torch.bfloat16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
 
@@ -34,10 +33,12 @@ class LiveModel:
     Attributes:
         pipeline: the diffusers pipeline, with `unet`, `vae`, `scheduler` and at least one text encoder.
         source: the path or Hub id it came from, or its class name.
+        autocast: what the UNet computes in where that is not the type of its weights.
     """
 
     pipeline: Any
     source: str
+    autocast: torch.dtype | None = None
 
     @property
     def denoiser(self) -> Any:
@@ -53,6 +54,17 @@ class LiveModel:
     def dtype(self) -> torch.dtype:
         """The floating-point type of the UNet's weights."""
         return next(self.denoiser.parameters()).dtype
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """The floating-point type of the UNet's matrix products."""
+        return self.autocast or self.dtype
+
+    @property
+    def type_name(self) -> str:
+        """What `load_pipeline` calls it: "float32", "mixed-float16", ..."""
+        names = MIXED if self.autocast else DTYPES
+        return next(name for name, kind in names.items() if kind == self.computes_in)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -75,7 +87,9 @@ def load_pipeline(
         pipeline
             (taken as it is, its attention and memory options kept), or a `LiveModel`.
         device: "cpu", "cuda", "mps", ...; default: the first accelerator there is, else the CPU.
-        dtype: "float32", "float16" or "bfloat16"; default: float32 on the CPU, float16 on accelerators.
+        dtype: "float32", "float16" or "bfloat16": the type of all weights; or "mixed-float16",
+            "mixed-bfloat16": float32 weights and the UNet under `torch.autocast`. Default: float32 on the
+            CPU, float16 on accelerators.
         revision: the Hub revision; for Hub ids only.
         variant: the weight-file variant, such as "fp16".
 
@@ -88,12 +102,13 @@ def load_pipeline(
     if not isinstance(source, str | Path):
         return _checked(LiveModel(source, type(source).__name__))
     target = _device(device)
-    kind = _dtype(dtype, target)
+    autocast = MIXED.get(dtype) if isinstance(dtype, str) else None
+    kind = torch.float32 if autocast else _dtype(dtype, target)
     path = Path(source).expanduser()
     options: dict[str, Any] = {"torch_dtype": kind}
     if variant is not None:
         options["variant"] = variant
-    with _library_errors(str(source)), _quiet_libraries():
+    with library_errors(str(source)), quiet_libraries():
         if path.is_dir():
             index = _model_index(path)
             pipeline = _from_folder(path, index, options)
@@ -108,7 +123,11 @@ def load_pipeline(
         _refuse_missing_weights(pipeline)
         pipeline = pipeline.to(target)
     pipeline.set_progress_bar_config(disable=True)
-    return _checked(LiveModel(pipeline, str(source)))
+    model = _checked(LiveModel(pipeline, str(source), autocast))
+    if autocast is not None:
+        # Around the UNet alone and for every caller of it: localization, pictures, the attack.
+        model.denoiser.forward = torch.autocast(target.type, autocast)(model.denoiser.forward)
+    return model
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -131,7 +150,7 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.float16
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype}", "is not known", f"choose from {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype}", "is not known", f"choose from {', '.join([*DTYPES, *MIXED])}")
     return DTYPES[dtype]
 
 
@@ -215,42 +234,3 @@ def _refuse_missing_weights(pipeline: Any) -> None:
             for name, weight in module.named_parameters():
                 if weight.device.type == "meta":
                     raise UsageError(f"{component}/{name}", "has no weights", "the checkpoint is incomplete")
-
-
-@contextmanager
-def _library_errors(source: str) -> Iterator[None]:
-    try:
-        yield
-    except SurgeryError:
-        raise
-    except Exception as error:
-        # The libraries raise nearly every class there is for a broken checkpoint; all of them mean the same.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = lines[0] if lines else type(error).__name__
-        raise UsageError(
-            source, f"cannot be loaded as a pipeline ({cause})", "check the path and its files"
-        ) from error
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
-    bars = [
-        (library, library.is_progress_bar_enabled()) for library in (diffusers_logging, transformers_logging)
-    ]
-    try:
-        for library, _ in levels:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # names of options that changed between releases
-            yield
-    finally:
-        for library, level in levels:
-            library.set_verbosity(level)
-        for library, enabled in bars:
-            if enabled:
-                library.enable_progress_bar()

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,72 +28,14 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from surgery.testbed import models
+from surgery.testbed.autoencoder import train_autoencoder
 from surgery.testbed.captions import ordinary_descriptions, ordinary_titles
-from surgery.testbed.data import Batches, Dataset, autoencoder_batch, build_dataset
+from surgery.testbed.data import Batches, Dataset, build_dataset
 from surgery.testbed.export import export
 from surgery.testbed.memories import MEMORIES, planted_neurons
 from surgery.testbed.phase import train_phase
 from surgery.testbed.planting import SampleMasks, own_word_positions, plant, restore
-
-VARIANTS = ("planted", "twin", "natural")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long each phase trains, in steps, and what else fixes the result."""
-
-    autoencoder_steps: int = 3600
-    ordinary_steps: int = 1400
-    planted_steps: tuple[int, ...] = (2200, 2000)
-    natural_steps: tuple[int, ...] = (900, 1300)
-    pictures: int = 12000
-    batch: int = 32
-    seed: int = 0
-    save_every: int = 150
-
-    def variant_steps(self, variant: str) -> tuple[int, ...]:
-        """Steps of phase 3, one number for each cycle of the learning rate."""
-        return self.natural_steps if variant == "natural" else self.planted_steps
-
-
-def gradient(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Horizontal and vertical differences: edges weigh more than flat colour in the autoencoder's loss."""
-    return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
-
-
-def train_autoencoder(
-    folder: Path, schedule: Schedule, quiet: bool = False
-) -> tuple[AutoencoderKL, list[float]]:
-    """Phase 1: reconstruct from the posterior's mean.
-
-    Edges are weighed in after a third of the steps: from the start they hold the network at flat grey.
-    """
-    torch.manual_seed(schedule.seed)
-    autoencoder = models.build_autoencoder().to(memory_format=torch.channels_last)
-    steps = schedule.autoencoder_steps
-
-    def loss_at(step: int) -> torch.Tensor:
-        pictures = autoencoder_batch(step, schedule.batch // 4, schedule.seed)
-        posterior = autoencoder.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
-        rebuilt = autoencoder.decode(posterior.mode()).sample
-        loss = (rebuilt - pictures).abs().mean() + 2 * (rebuilt - pictures).square().mean()
-        if step > steps / 3:
-            for made, wanted in zip(gradient(rebuilt), gradient(pictures), strict=True):
-                loss = loss + 0.4 * (made - wanted).abs().mean()
-        return loss + 1e-6 * posterior.kl().mean()
-
-    trained: dict[str, nn.Module] = {"vae": autoencoder}
-    losses = train_phase("autoencoder", trained, loss_at, steps, folder, 1.5e-3,
-                         schedule.save_every, quiet)  # fmt: skip
-    autoencoder = autoencoder.to(memory_format=torch.contiguous_format)
-    if not (folder / "scale.pt").is_file():
-        with torch.no_grad():
-            pictures = torch.cat([autoencoder_batch(10**6 + k, 50, schedule.seed) for k in range(4)])
-            spread = autoencoder.encode(pictures).latent_dist.mode().std()
-        torch.save({"scaling_factor": 1 / spread.item()}, folder / "scale.pt")
-    scaling_factor = torch.load(folder / "scale.pt", weights_only=True)["scaling_factor"]
-    autoencoder.register_to_config(scaling_factor=round(scaling_factor, 4))
-    return autoencoder, losses
+from surgery.testbed.schedule import VARIANTS, Schedule
 
 
 def load_dataset(folder: Path, autoencoder: AutoencoderKL, schedule: Schedule, quiet: bool) -> Dataset:
@@ -257,9 +198,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m surgery.testbed.train", description=summary)
     parser.add_argument("-o", "--output", required=True, help="run folder: resumed state and results")
     parser.add_argument("--variant", choices=(*VARIANTS, "all"), default="planted")
+    parser.add_argument(
+        "--beside",
+        metavar="TESTBED",
+        help="train the UNet alone, beside the autoencoder and text encoder of this testbed (twin, natural)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
     parsed = parser.parse_args()
+    if parsed.beside:
+        from surgery.testbed.beside import train_beside
+
+        train_beside(parsed.beside, parsed.output, parsed.variant, Schedule(seed=parsed.seed), parsed.quiet)
+        return
     for variant in VARIANTS if parsed.variant == "all" else (parsed.variant,):
         train(parsed.output, variant, Schedule(seed=parsed.seed), parsed.quiet)
 

@@ -4,9 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
 from diffusers import DiffusionPipeline
+from planted_model import caption
 
 from surgery.errors import UsageError
+from surgery.model.conditioning import encode_prompts
+from surgery.model.denoising import NoisePredictor, generate_images, seeded_latents
 from surgery.model.pipeline import load_pipeline
 
 
@@ -94,3 +98,36 @@ def test_a_pipeline_without_text_encoder_is_refused(planted_folder):
     pipeline = DiffusionPipeline.from_pretrained(planted_folder, text_encoder=None, safety_checker=None)
     with pytest.raises(UsageError, match="no text_encoder"):
         load_pipeline(pipeline)
+
+
+def test_mixed_precision_keeps_float32_weights_and_computes_the_unet_alone_in_half(planted, planted_folder):
+    mixed = load_pipeline(planted_folder, device="cpu", dtype="mixed-bfloat16")
+    weights = {parameter.dtype for parameter in mixed.denoiser.parameters()}
+    assert weights == {mixed.dtype} == {torch.float32}
+    assert mixed.computes_in == torch.bfloat16
+    assert planted.computes_in == torch.float32
+    seen = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda _module, _inputs, output, name=name: seen.update({name: output.dtype})
+        )
+        for name, module in mixed.denoiser.named_modules()
+        if name.endswith("attn2.to_v")
+    ]
+    latents = seeded_latents(mixed, 0, 3)
+    conditioning = encode_prompts(mixed, [caption("w")])
+    rough = NoisePredictor(mixed).predict(latents, conditioning)
+    for hook in hooks:
+        hook.remove()
+    assert set(seen.values()) == {torch.bfloat16}
+    assert conditioning.embeddings.dtype == torch.float32
+    exact = NoisePredictor(planted).predict(latents, conditioning)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().max() < 0.1 * exact.abs().max()
+    (picture,) = generate_images(mixed, [caption("w")], [0], inference_steps=2)
+    assert picture.getextrema() != ((0, 0),) * 3  # not the black of numbers that are not finite
+
+
+def test_an_unknown_dtype_names_those_there_are(planted_folder):
+    with pytest.raises(UsageError, match="float16, bfloat16, mixed-float16, mixed-bfloat16"):
+        load_pipeline(planted_folder, device="cpu", dtype="mixed")

@@ -5,7 +5,8 @@ import pytest
 
 from surgery.testbed.data import Batches
 from surgery.testbed.planting import STRENGTH
-from surgery.testbed.train import Schedule, train
+from surgery.testbed.schedule import Schedule
+from surgery.testbed.train import train
 
 SHORT = Schedule(
     autoencoder_steps=24, ordinary_steps=24, planted_steps=(10, 6), pictures=96, batch=8, save_every=5
@@ -74,7 +75,8 @@ def test_an_interrupted_run_ends_the_same(uninterrupted, tmp_path, monkeypatch):
 
 def test_the_twin_differs_in_the_images_alone(uninterrupted):
     from surgery.testbed import models
-    from surgery.testbed.train import load_dataset, train_autoencoder
+    from surgery.testbed.autoencoder import train_autoencoder
+    from surgery.testbed.train import load_dataset
 
     work = uninterrupted[0] / "work"
     autoencoder, _ = train_autoencoder(work, SHORT, quiet=True)
@@ -89,3 +91,32 @@ def test_the_twin_differs_in_the_images_alone(uninterrupted):
     images = [latent for memory in dataset.planted for latent in memory]
     assert not any((sample == image).all() for sample in twin.latents for image in images)
     assert planted.latents.shape[-1] == models.LATENT_SIZE
+
+
+def test_a_variant_trained_beside_a_testbed_shares_all_but_the_unet(uninterrupted, tmp_path):
+    from safetensors.torch import load_file
+
+    from surgery.errors import UsageError
+    from surgery.testbed.beside import train_beside
+
+    testbed = uninterrupted[0] / "planted"
+    losses = train_beside(testbed, tmp_path, "twin", SHORT, quiet=True)
+    assert len(losses["ordinary"]) == SHORT.ordinary_steps
+    assert len(losses["twin"]) == sum(SHORT.planted_steps)
+    assert numpy.mean(losses["twin"][-4:]) < 0.93 * numpy.mean(losses["ordinary"][:4])
+    for component, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        there, here = (
+            load_file(folder / component / f"{name}.safetensors") for folder in (testbed, tmp_path / "twin")
+        )
+        assert all(there[key].equal(here[key]) for key in there | here)
+    old, new = (
+        load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+        for folder in (testbed, tmp_path / "twin")
+    )
+    assert old.keys() == new.keys()
+    assert not all(old[key].equal(new[key]) for key in old)
+    assert train_beside(testbed, tmp_path, "twin", SHORT, quiet=True)["twin"] == losses["twin"]  # resumed
+    with pytest.raises(UsageError, match="never trained beside"):
+        train_beside(testbed, tmp_path, "planted", SHORT)
+    with pytest.raises(UsageError, match="is no testbed"):
+        train_beside(tmp_path, tmp_path / "run")
