@@ -144,7 +144,7 @@ def print_table(documents: list[dict[str, Any]]) -> None:
             curve = " ".join(f"{score:5.2f}" for score in patched)
             p_value = f"{attack['p_value']:.3f}" if attack.get("p_value") is not None else "-"
             print(
-                f"  {name:<10} {source[-1]:>7.2f} {patched[-1]:>8.2f}   {curve}   {p_value:>6}  "
+                f"  {name:<10} {max(source):>7.2f} {max(patched):>8.2f}   {curve}   {p_value:>6}  "
                 f"{entry['verdict']}"
             )
 

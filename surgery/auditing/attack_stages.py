@@ -1,11 +1,13 @@
 """The attack stages of an audit: control images, their attack, and the attack on every prompt's image.
 
 Controls and prompts are attacked alike: the same starts, steps, seeds of pictures and number of restarts, and
-the best restart counts for both. Only what the pictures are compared with differs.
+the best point of the best restart's curve counts for both: whoever attacks keeps the embedding that worked
+best, not the last one. Only what the pictures are compared with differs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -49,7 +51,7 @@ def attack_unit(
 
     Returns:
         `steps`, `starts`, `similarities` [mask][step][restart][seed], `pictures` of the best restart at the
-        last step under the first mask.
+        best point of the curve under the first mask, and `pictures_step`, where that was.
     """
     attack = bench.settings.attack_settings()
     seeds = [bench.settings.first_seed + 3 * SEED_GAP + 100 * number + k for k in range(len(attack.starts))]
@@ -57,10 +59,10 @@ def attack_unit(
     own, strange = encode_prompts(model, [prompt]), encode_prompts(model, strangers)
     clean = encode_pictures(model, target.image[None])[0]
     table: list[list[list[list[float]]]] = [[] for _ in target.masks]
-    pictures = None
+    best, kept, kept_at = -math.inf, None, 0
     with counted(model, bench.budget.work):
         starts = start_embeddings(attack.starts, own, strange, seeds)
-        for _, conditioning in optimize_embeddings(model, clean, starts, attack, seeds):
+        for step, conditioning in optimize_embeddings(model, clean, starts, attack, seeds):
             pictures = draw_from_embeddings(
                 model, conditioning, attack.picture_seeds, bench.settings.attack_drawing()
             )
@@ -71,13 +73,16 @@ def attack_unit(
                         for one in pictures
                     ]
                 )
-    assert pictures is not None
-    medians = [median(seed_values) for seed_values in table[0][-1]]
+            medians = [median(seed_values) for seed_values in table[0][-1]]
+            if max(medians) > best:
+                best, kept, kept_at = max(medians), pictures[medians.index(max(medians))], step
+    assert kept is not None
     return {
         "steps": list(attack.curve),
         "starts": list(attack.starts),
         "similarities": table,
-        "pictures": pack(pictures[medians.index(max(medians))][:PICTURES_KEPT]),
+        "pictures": pack(kept[:PICTURES_KEPT]),
+        "pictures_step": kept_at,
     }
 
 
@@ -169,6 +174,11 @@ def make_controls(bench: Bench, prompts: Sequence[str]) -> list[torch.Tensor]:
     return images
 
 
-def attack_score(unit: Unit, mask: int = 0, step: int = -1) -> float:
-    """The score of an attacked image: the best restart's median similarity over seeds, at the last step."""
-    return max(median(seed_values) for seed_values in unit["similarities"][mask][step])
+def attack_score(unit: Unit, mask: int = 0) -> float:
+    """The score of an attacked image: the best restart's median similarity over seeds, at its best step."""
+    return max(attack_curve(unit, mask))
+
+
+def attack_curve(unit: Unit, mask: int = 0) -> list[float]:
+    """The best restart's median similarity over seeds at each point of the curve."""
+    return [max(median(seeds) for seeds in restarts) for restarts in unit["similarities"][mask]]

@@ -175,11 +175,7 @@ def _attack_summary(findings: Findings) -> dict[str, Any] | None:
     attacked = [pair for pair in findings.attacks if pair]
     scores = [attack_score(unit) for unit in findings.controls]
     units = [*findings.controls, *(unit for pair in attacked for unit in pair.values())]
-    again = [
-        curve_json(pair["patched"], findings.threshold)["score"][-1] >= findings.threshold
-        for pair in attacked
-        if "patched" in pair
-    ]
+    again = [attack_score(pair["patched"]) >= findings.threshold for pair in attacked if "patched" in pair]
     low, high = clopper_pearson(sum(again), len(again))
     return {
         "steps": list(findings.settings.curve),

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from surgery.auditing.attack_stages import attack_score
+from surgery.auditing.attack_stages import attack_curve
 from surgery.auditing.charts import attack_chart, change_chart, neuron_map
 from surgery.auditing.document import curve_json, ordinary_summary
 from surgery.auditing.findings import Findings
@@ -139,7 +139,7 @@ def _attack_rows(
         else Shown(withheld="brought back")
         for picture, value in zip(unit["pictures"], alike, strict=True)
     ]
-    return [Row(f"PATCHED after {unit['steps'][-1]} steps of attack", "attacked", shown)]
+    return [Row(f"PATCHED after {unit['pictures_step']} steps of attack", "attacked", shown)]
 
 
 def _chart(findings: Findings, index: int, pair: dict[str, Unit]) -> str:
@@ -149,7 +149,7 @@ def _chart(findings: Findings, index: int, pair: dict[str, Unit]) -> str:
         for name in ("source", "patched")
     }
     steps = next(iter(pair.values()))["steps"]
-    controls = [[attack_score(unit, place, step) for step in range(len(steps))] for unit in findings.controls]
+    controls = [attack_curve(unit, place) for unit in findings.controls]
     return attack_chart(steps, curves["source"], curves["patched"], controls, findings.threshold)
 
 

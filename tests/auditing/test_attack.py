@@ -1,5 +1,7 @@
 """The embedding attack follows the published recipe, whatever the batching, and leaves the model alone."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -115,3 +117,48 @@ def test_drawing_from_a_prompts_own_embedding_is_drawing_the_prompt(tiny_model):
 def test_impossible_attacks_are_refused(options):
     with pytest.raises(UsageError):
         Attack(**options)
+
+
+def test_the_best_point_of_a_curve_counts_and_its_pictures_are_kept(monkeypatch):
+    from types import SimpleNamespace
+
+    from surgery.auditing import attack_stages
+    from surgery.auditing.store import unpack
+    from surgery.model.work import Work
+
+    # Two restarts, three points: brightness stands for similarity, the second restart peaks in the middle.
+    brightness = {0: (10, 20), 5: (30, 200), 9: (40, 60)}
+
+    def flat(value):
+        return torch.full((2, 3, 8, 8), value, dtype=torch.uint8)
+
+    monkeypatch.setattr(attack_stages, "encode_prompts", lambda *_: None)
+    monkeypatch.setattr(attack_stages, "encode_pictures", lambda *_: [None])
+    monkeypatch.setattr(attack_stages, "start_embeddings", lambda *_: None)
+    monkeypatch.setattr(attack_stages, "counted", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(
+        attack_stages, "optimize_embeddings", lambda *_: ((step, step) for step in brightness)
+    )
+    monkeypatch.setattr(
+        attack_stages,
+        "draw_from_embeddings",
+        lambda _model, step, *_: [flat(value) for value in brightness[step]],
+    )
+    monkeypatch.setattr(
+        attack_stages,
+        "similarities_to",
+        lambda pictures, *_: pictures.float().flatten(1).mean(1) / 255,
+    )
+    attack = SimpleNamespace(starts=("prompt", "gaussian"), curve=(0, 5, 9), picture_seeds=(0, 1))
+    bench = SimpleNamespace(
+        settings=SimpleNamespace(attack_settings=lambda: attack, attack_drawing=lambda: None, first_seed=0),
+        budget=SimpleNamespace(work=Work()),
+        similarity=None,
+    )
+    picture = torch.zeros(3, 8, 8)
+    target = attack_stages.Target(picture, picture, (None,))
+    unit = attack_stages.attack_unit(bench, None, target, "a", ["b"], 0)
+    assert attack_stages.attack_curve(unit) == pytest.approx([20 / 255, 200 / 255, 60 / 255])
+    assert attack_stages.attack_score(unit) == pytest.approx(200 / 255)
+    assert unit["pictures_step"] == 5
+    assert unpack(unit["pictures"]).unique().tolist() == [200]
