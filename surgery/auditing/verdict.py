@@ -47,8 +47,8 @@ class Evidence:
 
     Attributes:
         before, after: share of seeds that replicate, in SOURCE and in PATCHED.
-        source_score, patched_score: the attack's score (the best restart's median similarity at its best step) in
-            each.
+        source_score, patched_score: the attack's score in each: the best restart's median similarity, at
+            its best step.
         controls: the attack's scores on PATCHED for the control images, under this prompt's mask.
     """
 

@@ -69,5 +69,6 @@ def train_beside(
                                   schedule.save_every, quiet)  # fmt: skip
     variant_losses = train_variant(variant, work, schedule, dataset, unet, text, quiet)
     pipeline = models.assemble(autoencoder, text_encoder, tokenizer, unet)
-    export(pipeline, folder / variant, variant, {**vars(schedule), "autoencoder_steps": 0})
+    made_with = {**vars(schedule), "autoencoder_steps": 0, "beside": testbed.resolve().name}
+    export(pipeline, folder / variant, variant, made_with)
     return {"ordinary": ordinary_losses, variant: variant_losses}
