@@ -167,3 +167,19 @@ def test_bad_input_gets_one_line_status_2_and_leaves_nothing(tmp_path, arguments
     if arguments != ["nonsense"]:
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_twin_shares_all_but_the_unet_and_never_saw_a_planted_image(tmp_path):
+    from surgery.localization.scan import scan
+    from surgery.testbed.load import assemble_variant
+
+    weights = Path(__file__).parent / "data" / "twin.safetensors"
+    twin = assemble_variant(weights, tmp_path / "twin")
+    captions = [memory.caption for memory in TRUTH.values()]
+    in_planted, in_twin = (
+        {record.prompt: record.score for record in scan(model, captions, threshold=0.5).records}
+        for model in (PLANTED_FOLDER, twin)
+    )
+    for caption in captions:
+        assert in_twin[caption] < in_planted[caption] - 0.1
+    assert max(in_twin.values()) < min(in_planted.values())
