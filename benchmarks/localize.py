@@ -143,11 +143,13 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
     evaluator.judge(-1.0)
     samples = prompts * seeds
-    timed = {
-        "bare": best_of(bare),
-        "scan": best_of(scanned),
-        "evaluation": best_of(lambda: evaluator.score(NeuronSet({layer: [1]}))),
-    }
+    timed = best_of(
+        {
+            "bare": bare,
+            "scan": scanned,
+            "evaluation": lambda: evaluator.score(NeuronSet({layer: [1]})),
+        }
+    )
     figures = {name: round(seconds / samples, 3) for name, seconds in timed.items()}
     figures["scan_relative_to_bare"] = round(timed["bare"] / timed["scan"], 3)
     threads = torch.get_num_threads()
@@ -158,14 +160,15 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
     return figures
 
 
-def best_of(run: Any, times: int = 3) -> float:
-    """The least seconds of a few runs: what the machine can do when nothing disturbs it."""
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+def best_of(runs: dict[str, Any], rounds: int = 3) -> dict[str, float]:
+    """The least seconds of each run, taken in turns: what the machine can do when nothing disturbs it."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: min(some) for name, some in seconds.items()}
 
 
 def random_sd15() -> LiveModel:
