@@ -232,7 +232,8 @@ def main() -> None:
                 arguments.prompts or [memory.caption for memory in read_ground_truth(folder)]
             ).prompts[: arguments.limit]
             model = load_pipeline(folder, arguments.device)
-        figures = [compare(model, prompts, criterion) for criterion in arguments.criterion]
+            # Inside: the calibration reads the ordinary captions that lie beside the model.
+            figures = [compare(model, prompts, criterion) for criterion in arguments.criterion]
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
 
