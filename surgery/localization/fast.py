@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from surgery.localization.evaluation import Answer, PromptEvaluator
+from surgery.localization.oracle import MonotoneOracle, NotMonotone
 from surgery.localization.refinement import refine
-from surgery.localization.search import MonotoneOracle, NotMonotone, refine_fast
+from surgery.localization.search import find_certificate, refine_fast, union
 from surgery.localization.selection import Neuron, Selection, by_importance, walk_order, without_duplicates
 from surgery.neurons import NeuronSet
 
@@ -49,13 +50,13 @@ class FastRefinement:
         self.order = without_duplicates(selection.neurons)
         self.bits = {neuron: 1 << position for position, neuron in enumerate(self.order)}
         self.ranked = by_importance(self.order, z)
-        self.oracle = MonotoneOracle(self._test)
+        self.oracle = MonotoneOracle(self._test, threshold)
 
     def search(self, spot_checks: bool) -> Found:
         """The fast search.
 
         Raises:
-            NotMonotone: the answers contradict each other.
+            NotMonotone: an inferred answer proved wrong.
         """
         oracle = self.oracle
         unablated = self.evaluator.unablated_score()
@@ -65,21 +66,27 @@ class FastRefinement:
                 off = sum({self.bits[neuron] for neuron in neurons})
                 # Selection asks for "at most", refinement for "below": the score itself decides again.
                 oracle.learn(off, replace(answer, broken=answer.exact and answer.score < self.threshold))
-        if not oracle.breaks((1 << len(self.order)) - 1):
+        everything = union(list(self.bits.values()))
+        if not oracle.ask(everything):  # inferred, where the selection tested only a part of it
             raise NotMonotone
+        order = [self.bits[neuron] for neuron in walk_order(self.selection.neurons)]
+        ranked = [self.bits[neuron] for neuron in self.ranked]
+        certificate = find_certificate(ranked, everything, oracle)
+        if not certificate:
+            return self.walk()
         layers = list(dict.fromkeys(layer for layer, _ in self.order))
-        kept = refine_fast(
-            [self.bits[neuron] for neuron in walk_order(self.order)],
-            [sum(self.bits[one] for one in self.order if one[0] == layer) for layer in reversed(layers)],
-            [self.bits[neuron] for neuron in self.ranked],
-            oracle,
-        )
-        if spot_checks:
-            oracle.spot_check()
+        members = [union([self.bits[one] for one in self.order if one[0] == layer]) for layer in layers]
+        kept = refine_fast(order, members[::-1], ranked, certificate, oracle)
+        oracle.verify(spot_checks)
         score = self._exact_score(kept)
         if score >= self.threshold:
             raise NotMonotone
-        return Found(self._neurons(kept), score, {"search": "group tests", "inferred": len(oracle.inferred)})
+        details = {
+            "search": "group tests",
+            "inferred": len(oracle.inferred),
+            "wobble": round(oracle.wobble, 6),
+        }
+        return Found(self._neurons(kept), score, details)
 
     def walk(self) -> Found:
         """The published walk, test by test; answers of real tests are not asked for again."""

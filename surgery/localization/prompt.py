@@ -19,9 +19,9 @@ from surgery.localization.calibration import Calibration, predictor_of
 from surgery.localization.criteria import CRITERIA_BY_NAME, NoiseChanged
 from surgery.localization.evaluation import PromptEvaluator
 from surgery.localization.fast import FastRefinement, Found
+from surgery.localization.oracle import NotMonotone
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
 from surgery.localization.refinement import refine
-from surgery.localization.search import NotMonotone
 from surgery.localization.selection import Descent, Selection, gallop, walk, without_duplicates
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import Conditioning, encode_prompts
@@ -152,6 +152,7 @@ class PromptLocalizer:
                 descent,
                 lambda off: evaluator.breaks(off, threshold, strictly=False, keep=True),
                 evaluator.score,
+                threshold,
                 guess,
             )
 

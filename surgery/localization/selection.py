@@ -8,6 +8,7 @@ of refinement.
 
 The sets grow with i. The fast search therefore gallops (steps 0, 1, 3, 7, ...) to the first that breaks, then
 bisects the gap: the same step as the published walk, wherever the score falls as neurons are added.
+Where the scores do not fall, or no step breaks the memory, it tests the steps it leapt over too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 
 from surgery.localization.evaluation import Answer
+from surgery.localization.oracle import MonotoneOracle
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 
@@ -126,40 +128,52 @@ def gallop(
     descent: Descent,
     test: Callable[[NeuronSet], Answer],
     score: Callable[[NeuronSet], float],
+    threshold: float,
     guess: list[Neuron] | None = None,
 ) -> Selection:
     """The same step as `walk` finds, wherever the score falls as neurons are added.
 
+    The steps that the gallop leaps over are inferred from a tested one (`MonotoneOracle`), and tested after
+    all where the scores seen on the way do not allow that, or where no step breaks the memory: that a prompt
+    is unresolved is never inferred.
+
     Args: descent: the candidate sets. test: whether a set's score is at most the selection threshold; may
-        stop early. score: exact score of a set. guess: a part of the first step's set. If it breaks the
-        memory, the whole does, without a test of its own.
+        stop early. score: exact score of a set. threshold: of the selection. guess: a part of the first
+        step's set. If it breaks the memory, the whole does, without a test of its own.
     """
     last = descent.last
-    answers: dict[int, Answer] = {}
     tests: list[tuple[list[Neuron], Answer]] = []
 
     def answer(neurons: list[Neuron]) -> Answer:
         tests.append((neurons, test(NeuronSet.from_pairs(neurons))))
         return tests[-1][1]
 
-    def breaks(number: int) -> bool:
-        answers[number] = answer(descent.neurons(number))
-        return answers[number].broken
+    def nested(number: int) -> int:
+        return (1 << number) - 1  # each step holds the sets of all earlier ones
 
     if guess and answer(guess).broken:
         return Selection(descent.neurons(0), descent.step(0), 1, None, True, tests)
+    oracle = MonotoneOracle(lambda steps: answer(descent.neurons(steps.bit_length())), threshold)
     failed, number, stride = -1, 0, 1
-    while not (broken := breaks(number)) and number < last:
+    while not (broken := oracle.guess(nested(number))) and number < last:
         failed, number, stride = number, min(number + stride, last), stride * 2
     while broken and number - failed > 1:
         middle = (failed + number) // 2
-        if breaks(middle):
+        if oracle.guess(nested(middle)):
             number = middle
         else:
             failed = middle
+    for step in range(number):
+        steps = nested(step)
+        if steps not in oracle.known and not broken:
+            oracle.learn(steps, oracle.test(steps))
+        if oracle.guess(steps):
+            number, broken = step, True
+            break
     neurons = descent.neurons(number)
-    reached = answers[number].score if answers[number].exact else score(NeuronSet.from_pairs(neurons))
-    return Selection(neurons, descent.step(number), number + 1, reached, broken, tests)
+    reached = oracle.known[nested(number)]
+    exact = reached.score if reached.exact else score(NeuronSet.from_pairs(neurons))
+    return Selection(neurons, descent.step(number), number + 1, exact, broken, tests)
 
 
 def walk_order(neurons: Sequence[Neuron]) -> list[Neuron]:

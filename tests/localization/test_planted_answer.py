@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted_model import DECOYS, PLANTED, caption
 
-from surgery.localization import search
+from surgery.localization import oracle as oracle_module
 from surgery.localization.corpus import localize
 from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.prompt import PromptLocalizer
@@ -127,7 +127,7 @@ def test_a_memory_that_is_not_monotone_falls_back_to_single_tests(planted, calib
         planted, CORPUS[:1], calibration=calibration, settings=LocalizeSettings(strategy="reference")
     )
     settings = LocalizeSettings(spot_checks=True)
-    monkeypatch.setattr(search, "INFERRED_PER_SPOT_CHECK", 1)
+    monkeypatch.setattr(oracle_module, "INFERRED_PER_SPOT_CHECK", 1)
     found = localize(planted, CORPUS[:1], calibration=calibration, settings=settings)
     assert reference.records[0].details["steps"] > 1
     assert found.records[0].details["fell_back"]
