@@ -53,11 +53,11 @@ HEADER = (
 )
 
 
-def compare(model: LiveModel, prompts: list[str], criterion: str, include_unresolved: bool) -> dict[str, Any]:
+def compare(
+    model: LiveModel, prompts: list[str], settings: LocalizeSettings, calibration: Calibration
+) -> dict[str, Any]:
     """Both strategies over the prompts; prints the table and returns the figures."""
-    settings = LocalizeSettings(criterion=criterion, confirm_seeds=0)
-    captions, source = ordinary_prompts(model)
-    calibration = calibrate(model, captions, settings, source=source)
+    criterion = settings.criterion
     found: dict[str, list[PromptRecord]] = {}
     for strategy in ("reference", "fast"):
         chosen = replace(settings, strategy=strategy)

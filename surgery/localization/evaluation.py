@@ -101,12 +101,18 @@ class PromptEvaluator:
         return self._bound(self._differences(neurons, 0, len(self.latents)))
 
     def breaks(
-        self, neurons: NeuronSet, threshold: float, strictly: bool = True, keep: bool = False
+        self,
+        neurons: NeuronSet,
+        threshold: float,
+        strictly: bool = True,
+        keep: bool = False,
+        at_once: bool = False,
     ) -> Answer:
         """Test whether the score lies below the threshold (or at most at it, if not `strictly`).
 
         Looks at the most telling seeds first and stops there if they prove that the score does not. `keep`
-        stores block outputs, so that later tests can replay those they share with this one.
+        stores block outputs, so that later tests can replay those they share with this one. `at_once` looks
+        at all seeds in one call, for a set that is expected to break the memory.
         """
         if not neurons:
             score = self.unablated_score()
@@ -114,10 +120,11 @@ class PromptEvaluator:
         self.evaluations += 1
         seeds = len(self.latents)
         with self._recording(neurons) if keep else nullcontext():
-            differences = self._differences(neurons, 0, self._first_seeds)
+            first = seeds if at_once else self._first_seeds
+            differences = self._differences(neurons, 0, first)
             bound = self._bound(differences)
-            if self._first_seeds < seeds and _below(bound, threshold, strictly):
-                rest = self._differences(neurons, self._first_seeds, seeds)
+            if first < seeds and _below(bound, threshold, strictly):
+                rest = self._differences(neurons, first, seeds)
                 differences = torch.cat([differences, rest])
                 bound = self._bound(differences)
         return Answer(_below(bound, threshold, strictly), bound, len(differences) == seeds)

@@ -17,7 +17,7 @@ import torch
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
 from surgery.localization.criteria import CRITERIA_BY_NAME, NoiseChanged
-from surgery.localization.evaluation import PromptEvaluator
+from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.fast import FastRefinement, Found
 from surgery.localization.oracle import NotMonotone
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
@@ -147,14 +147,14 @@ class PromptLocalizer:
         if not self.is_reference:
             # Refinement builds on the guess's answer, so that both stages must ask with one threshold.
             guess = descent.likely() if self._has_one_threshold() else None
-            # The stored blocks of the last set serve the refinement, whose tests differ from it late.
-            return gallop(
-                descent,
-                lambda off: evaluator.breaks(off, threshold, strictly=False, keep=True),
-                evaluator.score,
-                threshold,
-                guess,
-            )
+
+            def test(neurons: NeuronSet) -> Answer:
+                # The gate was the only evaluation before the first test, whose set is the likeliest to break.
+                at_once = evaluator.evaluations == 1
+                # The stored blocks of the last set serve the refinement, whose tests differ from it late.
+                return evaluator.breaks(neurons, threshold, strictly=False, keep=True, at_once=at_once)
+
+            return gallop(descent, test, evaluator.score, threshold, guess)
 
         def score(neurons: NeuronSet) -> float:
             collect_activations_as_published(self.predictor, evaluator.latents, conditioning)

@@ -84,6 +84,9 @@ class NoisePredictor:
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
+        self._device = (
+            self.model.device
+        )  # asked once: with offloading in mind, diffusers looks at every module
         scheduler = copy.deepcopy(self.model.pipeline.scheduler)
         scheduler.set_timesteps(self.inference_steps)
         timesteps = scheduler.timesteps
@@ -136,7 +139,7 @@ class NoisePredictor:
             chosen = slice(start, start + self.batch_size)
             try:
                 part = self._one_batch(
-                    latents[chosen].to(self.model.device, self.model.dtype),
+                    latents[chosen].to(self._device, self.model.dtype),
                     conditioning.select(chosen),
                     {layer: mask[chosen] for layer, mask in masks.items()},
                     timestep,
