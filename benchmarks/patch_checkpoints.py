@@ -11,8 +11,9 @@ import struct
 import sys
 from pathlib import Path
 from subprocess import run
+from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "sd15": {"cross_attention_dim": 768},
     "sdxl": {
         "block_out_channels": (320, 640, 1280),
@@ -50,7 +51,8 @@ def build_unet_folder(folder: Path, size: str, dtype: str) -> Path:
     folder.mkdir(parents=True)
     unet.save_config(folder)
     name, width = DTYPES[dtype]
-    header, position = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    position = 0
     for key, tensor in sorted(unet.state_dict().items()):
         end = position + tensor.numel() * width
         header[key] = {"dtype": name, "shape": list(tensor.shape), "data_offsets": [position, end]}

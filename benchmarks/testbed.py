@@ -166,7 +166,14 @@ def main() -> int:
     return 0
 
 
-def write_sheet(path, memories, described, drawn, off, ordinary) -> None:
+def write_sheet(
+    path: Path,
+    memories: list[PlantedMemory],
+    described: list[str],
+    drawn: torch.Tensor,
+    off: torch.Tensor,
+    ordinary: torch.Tensor,
+) -> None:
     """Planted captions before / with all rows off, and ordinary captions, as one PNG."""
     training = training_images(memories).numpy()
     shown = len(SWITCH_SEEDS)
