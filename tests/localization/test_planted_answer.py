@@ -71,6 +71,15 @@ def test_the_reference_strategy_costs_what_the_published_loop_costs(planted, cal
     assert record.details["work"]["unet_sample_forwards"] == 2 * 10 * evaluations + 2 * steps
 
 
+def test_a_memory_that_hangs_on_its_likeliest_neuron_costs_the_gate_and_one_call(planted, calibration):
+    settings = LocalizeSettings(confirm_seeds=0)
+    one = dataclasses.replace(calibration, made_with=settings.for_calibration())
+    record = PromptLocalizer(planted, one, settings)(caption("y"))
+    assert sorted(record.refined.pairs()) == sorted(PLANTED["y"])
+    work = record.details["work"]
+    assert (record.details["evaluations"], work["unet_calls"], work["unet_sample_forwards"]) == (2, 2, 20)
+
+
 def test_noise_changed_finds_the_planted_neurons_where_its_threshold_can_be_reached(planted, calibration):
     # Unrelated noise differences score about 0.4 at one seed here: above the calibrated threshold, below 0.7.
     settings = LocalizeSettings(
