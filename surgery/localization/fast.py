@@ -62,10 +62,11 @@ class FastRefinement:
         unablated = self.evaluator.unablated_score()
         oracle.learn(0, Answer(unablated < self.threshold, unablated, True))
         for neurons, answer in self.selection.tests:
-            if all(neuron in self.bits for neuron in neurons):
-                off = sum({self.bits[neuron] for neuron in neurons})
-                # Selection asks for "at most", refinement for "below": the score itself decides again.
-                oracle.learn(off, replace(answer, broken=answer.exact and answer.score < self.threshold))
+            # Selection asks for "at most", refinement for "below", at times of another threshold: the score
+            # itself decides again, unless it is a mere lower bound that says nothing here.
+            broken = answer.score < self.threshold
+            if all(neuron in self.bits for neuron in neurons) and (answer.exact or not broken):
+                oracle.learn(union([self.bits[neuron] for neuron in neurons]), replace(answer, broken=broken))
         everything = union(list(self.bits.values()))
         if not oracle.ask(everything):  # inferred, where the selection tested only a part of it
             raise NotMonotone

@@ -28,11 +28,14 @@ def natural(tmp_path_factory):
     return model, calibration, [memory.caption for memory in read_ground_truth(folder)]
 
 
-@pytest.mark.parametrize(("memory", "threshold"), [(0, 0.25), (10, 0.35), (7, 0.45)])
-def test_both_strategies_agree_and_the_fast_one_costs_less(natural, memory, threshold):
+@pytest.mark.parametrize(
+    ("memory", "selection", "refinement"),
+    [(0, 0.25, 0.25), (10, 0.35, 0.35), (7, 0.45, 0.45), (10, 0.3, 0.5), (10, 0.5, 0.3)],
+)
+def test_both_strategies_agree_and_the_fast_one_costs_less(natural, memory, selection, refinement):
     model, calibration, captions = natural
     settings = LocalizeSettings(
-        confirm_seeds=0, gate_threshold=0.14, selection_threshold=threshold, refinement_threshold=threshold
+        confirm_seeds=0, gate_threshold=0.14, selection_threshold=selection, refinement_threshold=refinement
     )
     fast, reference = (
         localize(
