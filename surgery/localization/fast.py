@@ -72,6 +72,7 @@ class FastRefinement:
             raise NotMonotone
         order = [self.bits[neuron] for neuron in walk_order(self.selection.neurons)]
         ranked = [self.bits[neuron] for neuron in self.ranked]
+        ranked.sort(key=lambda bit: oracle.infer(everything & ~bit) is True)  # what can leave comes last
         certificate = find_certificate(ranked, everything, oracle)
         if not certificate:
             return self.walk()

@@ -145,16 +145,17 @@ class PromptLocalizer:
     def _select(self, evaluator: PromptEvaluator, descent: Descent, conditioning: Conditioning) -> Selection:
         threshold = self.thresholds.selection
         if not self.is_reference:
-            # Refinement builds on the guess's answer, so that both stages must ask with one threshold.
-            guess = descent.likely() if self._has_one_threshold() else None
+            # Refinement builds on the guesses' answers, so that both stages must ask with one threshold.
+            guesses = descent.likely() if self._has_one_threshold() else []
+            first_step = set(descent.neurons(0))
 
             def test(neurons: NeuronSet) -> Answer:
-                # The gate was the only evaluation before the first test, whose set is the likeliest to break.
-                at_once = evaluator.evaluations == 1
+                # The first step is expected to break the memory; later ones are only tested if it did not.
+                at_once = first_step.issuperset(neurons.pairs())
                 # The stored blocks of the last set serve the refinement, whose tests differ from it late.
                 return evaluator.breaks(neurons, threshold, strictly=False, keep=True, at_once=at_once)
 
-            return gallop(descent, test, evaluator.score, threshold, guess)
+            return gallop(descent, test, evaluator.score, threshold, guesses)
 
         def score(neurons: NeuronSet) -> float:
             collect_activations_as_published(self.predictor, evaluator.latents, conditioning)

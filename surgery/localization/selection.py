@@ -98,10 +98,15 @@ class Descent:
             theta if settings.use_theta else None, settings.top_k_start + number if settings.use_top_k else 0
         )
 
-    def likely(self) -> list[Neuron] | None:
-        """The neuron of the first step that refinement most likely ends with; None if there is no choice."""
+    def likely(self) -> list[list[Neuron]]:
+        """Parts of the first step's set that may break the memory by themselves; none if there is no choice.
+
+        First the neuron that refinement most likely ends with. If it is not enough, the others: their test
+        is one that refinement would ask for, whatever comes of it.
+        """
         first = without_duplicates(self.neurons(0))
-        return by_importance(first, self.z)[:1] if len(first) > 1 else None
+        ranked = by_importance(first, self.z)
+        return [ranked[:1], ranked[1:]] if len(ranked) > 1 else []
 
     def neurons(self, number: int) -> list[Neuron]:
         """The candidate set of a step, in the published order, duplicates included."""
@@ -129,7 +134,7 @@ def gallop(
     test: Callable[[NeuronSet], Answer],
     score: Callable[[NeuronSet], float],
     threshold: float,
-    guess: list[Neuron] | None = None,
+    guesses: Sequence[list[Neuron]] = (),
 ) -> Selection:
     """The same step as `walk` finds, wherever the score falls as neurons are added.
 
@@ -138,8 +143,8 @@ def gallop(
     is unresolved is never inferred.
 
     Args: descent: the candidate sets. test: whether a set's score is at most the selection threshold; may
-        stop early. score: exact score of a set. threshold: of the selection. guess: a part of the first
-        step's set. If it breaks the memory, the whole does, without a test of its own.
+        stop early. score: exact score of a set. threshold: of the selection. guesses: parts of the first
+        step's set. If one breaks the memory, the whole does, without a test of its own.
     """
     last = descent.last
     tests: list[tuple[list[Neuron], Answer]] = []
@@ -151,7 +156,7 @@ def gallop(
     def nested(number: int) -> int:
         return (1 << number) - 1  # each step holds the sets of all earlier ones
 
-    if guess and answer(guess).broken:
+    if any(answer(guess).broken for guess in guesses):
         return Selection(descent.neurons(0), descent.step(0), 1, None, True, tests)
     oracle = MonotoneOracle(lambda steps: answer(descent.neurons(steps.bit_length())), threshold)
     failed, number, stride = -1, 0, 1

@@ -129,7 +129,7 @@ def test_a_memory_that_is_not_monotone_falls_back_to_single_tests(planted, calib
             return Answer(False, 0.9, True)
         return original[1](self, neurons, *arguments, **named)
 
-    monkeypatch.setattr(Descent, "likely", lambda self: PLANTED["v"])
+    monkeypatch.setattr(Descent, "likely", lambda self: [PLANTED["v"]])
     monkeypatch.setattr(PromptEvaluator, "score", score)
     monkeypatch.setattr(PromptEvaluator, "breaks", breaks)
     reference = localize(

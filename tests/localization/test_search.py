@@ -193,6 +193,25 @@ def test_galloping_stops_at_the_published_step(seed, needed, changes):
     assert dataclasses.replace(guessed, score=None) == dataclasses.replace(expected, score=None)
 
 
+def test_of_the_first_step_the_likeliest_neuron_is_guessed_first_then_all_others():
+    z = {"a": torch.tensor([6.0, 9.0, 0.0]), "b": torch.tensor([5.5, 1.0, 0.0])}
+    descent = Descent(z, z, LocalizeSettings())
+    assert descent.likely() == [[("a", 1)], [("a", 0), ("b", 0)]]
+    assert Descent(z, z, LocalizeSettings(theta_start=8.0)).likely() == []
+    for needed, tests in ([("a", 1)], 1), ([("b", 0)], 2), ([("a", 1), ("b", 0)], 3):
+        tested = []
+
+        def score(neurons, needed=needed):
+            return 1.0 - len({*needed} & {*neurons.pairs()}) / len(needed)
+
+        def test(neurons, tested=tested, score=score):
+            tested.append(neurons)
+            return Answer(score(neurons) <= 0.2, score(neurons), True)
+
+        assert gallop(descent, test, score, 0.2, descent.likely()).neurons == descent.neurons(0)
+        assert len(tested) == tests
+
+
 def of_steps(descent, scores):
     """Scores by step, as a function of the set."""
     by_set: dict[NeuronSet, float] = {}
