@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from surgery.localization.evaluation import Answer
 
 INFERRED_PER_SPOT_CHECK = 8
+MOST_SPOT_CHECKS = 16  # of a prompt: else they would be most of the work where hundreds of neurons leave
 CLEARANCE = 2  # wobbles between a score and the threshold: the tests made so far see only a part of it
 
 
@@ -99,7 +100,7 @@ class MonotoneOracle:
         """
         if spot_checks:
             questions = list(self.inferred)
-            count = len(questions) // INFERRED_PER_SPOT_CHECK
+            count = min(len(questions) // INFERRED_PER_SPOT_CHECK, MOST_SPOT_CHECKS)
             for neurons in random.Random(len(questions)).sample(questions, count):
                 self.learn(neurons, self.test(neurons))
         while doubtful := [

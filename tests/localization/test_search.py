@@ -1,6 +1,7 @@
 """The fast searches against brute force: the same set on monotone functions, else a caught contradiction."""
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -76,6 +77,26 @@ def test_a_group_of_neurons_leaves_by_a_logarithm_of_tests():
     oracle = MonotoneOracle(lambda off: Answer(bool(off & needed), 0.0 if off & needed else 1.0, True), 0.5)
     assert refine_fast(order, [everything], order, half, oracle) == needed
     assert len(oracle.known) <= 4 * 8
+
+
+def test_a_large_initial_set_takes_less_than_three_tests_per_neuron_that_stays():
+    # 21 of 675 neurons in seven layers: the published medians of template prompts.
+    chance = random.Random(0)
+    order = [1 << place for place in range(675)]
+    needed = sum(chance.sample(order, 21))
+    everything = sum(order)
+    rank = {bit: chance.random() * (1.0 if bit & needed else 200.0) for bit in order}
+    ranked = sorted(order, key=rank.get)  # the z-scores point at them, with a few others in between
+    oracle = MonotoneOracle(
+        lambda off: Answer(off & needed == needed, 0.0 if off & needed == needed else 1.0, True), 0.5
+    )
+    oracle.learn(everything, Answer(True, 0.0, True))
+    oracle.learn(0, Answer(False, 1.0, True))
+    layers = [sum(order[start : start + 97]) for start in range(0, 675, 97)]
+    certificate = find_certificate(ranked, everything, oracle)
+    assert refine_fast(order, layers, ranked, certificate, oracle) == needed
+    oracle.verify(spot_checks=True)
+    assert len(oracle.known) - 2 <= 3 * (21 + 1)
 
 
 @given(anything, st.permutations(list(BIT.values())))
