@@ -38,6 +38,7 @@ from surgery.localization.corpus import as_corpus, localize
 from surgery.localization.criteria import CRITERIA_BY_NAME
 from surgery.localization.evaluation import PromptEvaluator
 from surgery.localization.ordinary import ordinary_prompts, packaged_captions
+from surgery.localization.prompt import Thresholds
 from surgery.localization.records import PromptRecord
 from surgery.localization.scan import prompt_scores
 from surgery.localization.settings import LocalizeSettings
@@ -57,15 +58,13 @@ def compare(
     model: LiveModel, prompts: list[str], settings: LocalizeSettings, calibration: Calibration
 ) -> dict[str, Any]:
     """Both strategies over the prompts; prints the table and returns the figures."""
-    criterion = settings.criterion
     found: dict[str, list[PromptRecord]] = {}
     for strategy in ("reference", "fast"):
         chosen = replace(settings, strategy=strategy)
         found[strategy] = localize(model, prompts, settings=chosen, calibration=calibration).records
-    threshold = settings.selection_threshold
-    if threshold is None:
-        threshold = calibration.threshold(CRITERIA_BY_NAME[criterion])
-    print(f"\ncriterion {criterion}, threshold {threshold:.4f}, {calibration.prompts} ordinary captions")
+    threshold = Thresholds.of(settings, calibration).selection
+    captions = f"{calibration.prompts} ordinary captions"
+    print(f"\ncriterion {settings.criterion}, threshold {threshold:.4f}, {captions}")
     print(HEADER)
     floors = []
     for slow, fast in zip(found["reference"], found["fast"], strict=True):
@@ -82,7 +81,7 @@ def compare(
             f"{forwards[0]:9} {forwards[1]:5} {ratio:5.1f} "
             f"{floor:6.2f} {seconds[0]:9.2f} {seconds[1]:6.2f}"
         )
-    return {"criterion": criterion, "threshold": round(threshold, 4), **totals(found, floors)}
+    return {"criterion": settings.criterion, "threshold": round(threshold, 4), **totals(found, floors)}
 
 
 def runs(model: LiveModel, arguments: argparse.Namespace) -> Iterator[tuple[LocalizeSettings, Calibration]]:

@@ -4,7 +4,7 @@ behind it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,8 +66,8 @@ class FastRefinement:
             # itself decides again, unless it is a mere lower bound that says nothing here.
             broken = answer.score < self.threshold
             if all(neuron in self.bits for neuron in neurons) and (answer.exact or not broken):
-                oracle.learn(union([self.bits[neuron] for neuron in neurons]), replace(answer, broken=broken))
-        everything = union(list(self.bits.values()))
+                oracle.learn(self._set_of(neurons), replace(answer, broken=broken))
+        everything = self._set_of(self.order)
         if not oracle.ask(everything):  # inferred, where the selection tested only a part of it
             raise NotMonotone
         order = [self.bits[neuron] for neuron in walk_order(self.selection.neurons)]
@@ -77,7 +77,7 @@ class FastRefinement:
         if not certificate:
             return self.walk()
         layers = list(dict.fromkeys(layer for layer, _ in self.order))
-        members = [union([self.bits[one] for one in self.order if one[0] == layer]) for layer in layers]
+        members = [self._set_of([one for one in self.order if one[0] == layer]) for layer in layers]
         kept = refine_fast(order, members[::-1], ranked, certificate, oracle)
         oracle.verify(spot_checks)
         score = self._exact_score(kept)
@@ -92,18 +92,15 @@ class FastRefinement:
 
     def walk(self) -> Found:
         """The published walk, test by test; answers of real tests are not asked for again."""
-        bits = self.bits
 
         def breaks(neurons: NeuronSet) -> bool:
-            off = sum(bits[pair] for pair in neurons.pairs())
+            off = self._set_of(neurons.pairs())
             if off not in self.oracle.known:
                 self.oracle.known[off] = self._test(off)
             return self.oracle.known[off].broken
 
         kept = refine(self.selection.neurons, breaks)
-        return Found(
-            kept, self._exact_score(sum(bits[neuron] for neuron in kept)), {"search": "single tests"}
-        )
+        return Found(kept, self._exact_score(self._set_of(kept)), {"search": "single tests"})
 
     def _test(self, off: int) -> Answer:
         return self.evaluator.breaks(NeuronSet.from_pairs(self._neurons(off)), self.threshold)
@@ -113,6 +110,9 @@ class FastRefinement:
         if known is not None and known.exact:
             return known.score
         return self.evaluator.score(NeuronSet.from_pairs(self._neurons(off)))
+
+    def _set_of(self, neurons: Iterable[Neuron]) -> int:
+        return union(self.bits[neuron] for neuron in neurons)
 
     def _neurons(self, off: int) -> list[Neuron]:
         return [neuron for neuron in self.order if self.bits[neuron] & off]

@@ -19,7 +19,7 @@ a neuron.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from surgery.localization.oracle import MonotoneOracle
 
@@ -149,21 +149,40 @@ def find_certificate(ranked: Sequence[int], current: int, oracle: MonotoneOracle
     def with_first(count: int) -> int:
         return base | union(more[:count])
 
-    failed, count, stride = -1, 0, 1
-    while count < len(more) and not oracle.guess(with_first(count)):
-        failed, count, stride = count, min(count + stride, len(more)), stride * 2
+    def breaks(count: int) -> bool:
+        return count == len(more) or oracle.guess(with_first(count))
+
+    failed, count = leap(breaks, len(more))
     if count == len(more) and 2 * failed >= count:
         return 0
-    while count - failed > 1:
-        middle = (failed + count) // 2
-        if oracle.guess(with_first(middle)):
-            count = middle
-        else:
-            failed = middle
+    count = bisect(breaks, failed, count)
     return with_first(count) if oracle.is_clear(with_first(count)) else 0
 
 
-def union(bits: Sequence[int]) -> int:
+def leap(breaks: Callable[[int], bool], last: int) -> tuple[int, int]:
+    """Gallop over 0, 1, 3, 7, ... to the first of these numbers that breaks the memory, or to `last`.
+
+    Returns:
+        The highest number tested that does not break it (-1: none), and the number reached.
+    """
+    failed, number, stride = -1, 0, 1
+    while not breaks(number) and number < last:
+        failed, number, stride = number, min(number + stride, last), stride * 2
+    return failed, number
+
+
+def bisect(breaks: Callable[[int], bool], failed: int, number: int) -> int:
+    """The lowest number that breaks the memory, between one that does not and one that does."""
+    while number - failed > 1:
+        middle = (failed + number) // 2
+        if breaks(middle):
+            number = middle
+        else:
+            failed = middle
+    return number
+
+
+def union(bits: Iterable[int]) -> int:
     """The set of the given single-bit sets."""
     together = 0
     for bit in bits:

@@ -21,6 +21,7 @@ import torch
 
 from surgery.localization.evaluation import Answer
 from surgery.localization.oracle import MonotoneOracle
+from surgery.localization.search import bisect, leap
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 
@@ -159,20 +160,19 @@ def gallop(
     if any(answer(guess).broken for guess in guesses):
         return Selection(descent.neurons(0), descent.step(0), 1, None, True, tests)
     oracle = MonotoneOracle(lambda steps: answer(descent.neurons(steps.bit_length())), threshold)
-    failed, number, stride = -1, 0, 1
-    while not (broken := oracle.guess(nested(number))) and number < last:
-        failed, number, stride = number, min(number + stride, last), stride * 2
-    while broken and number - failed > 1:
-        middle = (failed + number) // 2
-        if oracle.guess(nested(middle)):
-            number = middle
-        else:
-            failed = middle
+
+    def breaks(number: int) -> bool:
+        return oracle.guess(nested(number))
+
+    failed, number = leap(breaks, last)
+    broken = oracle.known[nested(number)].broken
+    if broken:
+        number = bisect(breaks, failed, number)
     for step in range(number):
         steps = nested(step)
         if steps not in oracle.known and not broken:
             oracle.learn(steps, oracle.test(steps))
-        if oracle.guess(steps):
+        if breaks(step):
             number, broken = step, True
             break
     neurons = descent.neurons(number)

@@ -84,9 +84,8 @@ class NoisePredictor:
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
-        self._device = (
-            self.model.device
-        )  # asked once: with offloading in mind, diffusers looks at every module
+        # Asked once: with offloading in mind, diffusers looks at every module for the answer.
+        self._device = self.model.device
         scheduler = copy.deepcopy(self.model.pipeline.scheduler)
         scheduler.set_timesteps(self.inference_steps)
         timesteps = scheduler.timesteps
