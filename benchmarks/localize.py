@@ -34,11 +34,10 @@ from typing import Any
 import torch
 
 from surgery.localization.calibration import Calibration, calibrate, predictor_of
-from surgery.localization.corpus import as_corpus, localize
 from surgery.localization.criteria import CRITERIA_BY_NAME
 from surgery.localization.evaluation import PromptEvaluator
-from surgery.localization.ordinary import ordinary_prompts, packaged_captions
-from surgery.localization.prompt import Thresholds
+from surgery.localization.localize import as_corpus, localize
+from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
 from surgery.localization.scan import prompt_scores
 from surgery.localization.settings import LocalizeSettings
@@ -46,6 +45,7 @@ from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
+from surgery.ordinary import ordinary_prompts, packaged_captions
 
 NATURAL = Path(__file__).resolve().parent.parent / "tests" / "data" / "natural.safetensors"
 HEADER = (
@@ -86,7 +86,7 @@ def compare(
 
 def runs(model: LiveModel, arguments: argparse.Namespace) -> Iterator[tuple[LocalizeSettings, Calibration]]:
     """The settings of each table, with their calibration."""
-    captions, source = ordinary_prompts(model)
+    captions, source = ordinary_prompts(model.source)
     for criterion in arguments.criterion:
         settings = LocalizeSettings(
             criterion=criterion, confirm_seeds=0, include_unresolved=arguments.include_unresolved

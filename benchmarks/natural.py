@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from surgery.auditing.pictures import reconstruct
-from surgery.auditing.replication import Drawing, generate, measure
-from surgery.auditing.similarity import DEFAULT, named_similarity
-from surgery.auditing.utility import ordinary_change
+from surgery.auditing.measures.pictures import reconstruct
+from surgery.auditing.measures.replication import Drawing, generate, measure
+from surgery.auditing.measures.similarity import DEFAULT, named_similarity
+from surgery.auditing.measures.utility import ordinary_change
 from surgery.localization.calibration import calibrate
-from surgery.localization.corpus import localize
+from surgery.localization.localize import localize
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.ablation import ablate
 from surgery.model.pipeline import LiveModel, load_pipeline

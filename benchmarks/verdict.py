@@ -69,7 +69,7 @@ def run_job(job: Job) -> dict[str, Any]:
     from control_drawings import control_pictures
 
     from surgery.auditing.audit import audit
-    from surgery.auditing.pictures import to_bytes_range
+    from surgery.auditing.measures.pictures import to_bytes_range
     from surgery.auditing.settings import AuditSettings
     from surgery.testbed.demo import training_images
     from surgery.testbed.load import read_ground_truth
@@ -114,7 +114,7 @@ def patched_folder(planted: str, folder: Path) -> str:
 
 def print_table(documents: list[dict[str, Any]]) -> None:
     """Verdict x model, then each prompt's scores."""
-    from surgery.auditing.verdict import WORDS
+    from surgery.auditing.judgement.verdict import WORDS
 
     print(f"\n{'model':<10} " + " ".join(f"{word:>20}" for word in WORDS) + "   checkpoint")
     for document in documents:

@@ -18,7 +18,7 @@ _EXPORTS = {
     "GateError": "surgery.errors",
     "apply_recipe": "surgery.apply",
     "read_recipe": "surgery.recipe",
-    "localize": "surgery.localization.corpus",
+    "localize": "surgery.localization.localize",
     "scan": "surgery.localization.scan",
     "calibrate": "surgery.localization.calibration",
     "LocalizeSettings": "surgery.localization.settings",

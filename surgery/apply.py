@@ -8,10 +8,11 @@ from typing import Any
 
 from surgery.checkpoint.diff import diff
 from surgery.checkpoint.patch import patch
+from surgery.corpus import read_prompts
 from surgery.errors import GateError, UsageError
-from surgery.localization.corpus import localize
-from surgery.localization.prompts import read_prompts
-from surgery.localization.records import UNRESOLVED, Localization, check_writable
+from surgery.files import check_writable
+from surgery.localization.localize import localize
+from surgery.localization.records import UNRESOLVED, Localization
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import load_pipeline
 from surgery.recipe import Recipe, build, read_recipe

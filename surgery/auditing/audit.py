@@ -20,20 +20,20 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.attack_stages import attack_controls, attack_subjects, make_controls
-from surgery.auditing.document import audit_document
+from surgery.auditing.attack.stages import attack_controls, attack_subjects, make_controls
 from surgery.auditing.findings import Findings, attack_wanted
 from surgery.auditing.inputs import Extras, output_folder, prepare, similarity_from
-from surgery.auditing.pictures import picture_size
-from surgery.auditing.quality import ClipScore, distances_to_reference
-from surgery.auditing.report import audit_page
+from surgery.auditing.judgement.verdict import REMOVED, decide, decide_checkpoint
+from surgery.auditing.measures.pictures import picture_size
+from surgery.auditing.measures.quality import ClipScore, distances_to_reference
+from surgery.auditing.report.document import audit_document
+from surgery.auditing.report.page import audit_page
 from surgery.auditing.settings import GATES, AuditSettings
 from surgery.auditing.stages import Bench, Unit, ordinary, replicate
 from surgery.auditing.store import unpack
-from surgery.auditing.verdict import REMOVED, decide, decide_checkpoint
+from surgery.corpus import collect_prompts, read_prompts
 from surgery.errors import UsageError
-from surgery.localization.prompts import collect_prompts, read_prompts
-from surgery.localization.records import json_text, write_atomically
+from surgery.files import json_text, write_atomically
 from surgery.model.pipeline import load_pipeline
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.auditing.attack_stages import attack_score
-from surgery.auditing.replication import Replication
+from surgery.auditing.attack.stages import attack_score
+from surgery.auditing.judgement.verdict import Evidence, Verdict
+from surgery.auditing.measures.replication import Replication
+from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.similarity import Similarity
 from surgery.auditing.stages import Unit
 from surgery.auditing.subjects import Subject
-from surgery.auditing.verdict import Evidence, Verdict
 from surgery.neurons import NeuronSet
 
 

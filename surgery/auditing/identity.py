@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.model.pipeline import LiveModel
-from surgery.model.value_layers import BLOCKS, denoiser_fingerprint, value_layers
+from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.neurons import NeuronSet, read_neurons_document
 
-LIBRARIES = ("surgery", "torch", "diffusers", "transformers", "numpy", "scipy")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".ckpt")
 
 
@@ -98,14 +96,3 @@ def neuron_counts(path: str | Path | None, audit_seeds: list[int]) -> dict[str, 
             for row in rows:
                 counts.setdefault(layer, {})[row] = counts.setdefault(layer, {}).get(row, 0) + 1
     return counts
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that the numbers depend on."""
-    found = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed"
-    return found

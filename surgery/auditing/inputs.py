@@ -12,19 +12,20 @@ import torch
 from surgery.auditing.budget import Budget
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
-from surgery.auditing.pictures import picture_size
-from surgery.auditing.quality import ClipScore, feature_extractor
+from surgery.auditing.measures.pictures import picture_size
+from surgery.auditing.measures.quality import ClipScore, feature_extractor
+from surgery.auditing.measures.similarity import Similarity, named_similarity
+from surgery.auditing.measures.sscd import sscd_similarity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.similarity import Similarity, named_similarity
-from surgery.auditing.sscd import sscd_similarity
 from surgery.auditing.stages import Bench
 from surgery.auditing.store import Store
 from surgery.auditing.subjects import read_control_images, subjects_from
+from surgery.corpus import PromptCorpus
+from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
-from surgery.localization.ordinary import ordinary_prompts
-from surgery.localization.prompts import PromptCorpus
 from surgery.model.pipeline import LiveModel
-from surgery.model.value_layers import BLOCKS, value_layers
+from surgery.model.value_layers import value_layers
+from surgery.ordinary import ordinary_prompts
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def prepare(
         raise UsageError(patched.source, "its latents differ in shape from the source's", "")
     size = picture_size(source)
     subjects = subjects_from(corpus.prompts, images, masks, size)
-    listed, origin = ordinary_prompts(source, ordinary_file)
+    listed, origin = ordinary_prompts(source.source, ordinary_file)
     audited = set(corpus.prompts)
     # spread over the list: such lists are often sorted by kind
     candidates = [prompt for prompt in listed if prompt not in audited]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from surgery.auditing.attack import Attack, restarts_of
-from surgery.auditing.replication import Drawing
-from surgery.auditing.statistics import CORRECTIONS
+from surgery.auditing.attack.embedding import Attack, restarts_of
+from surgery.auditing.judgement.statistics import CORRECTIONS
+from surgery.auditing.measures.replication import Drawing
 from surgery.errors import UsageError
 
 GATES = ("replication", "attack")
@@ -28,7 +28,7 @@ class AuditSettings:
         ordinary: how many ordinary prompts are looked at; `ordinary_seeds` seeds for their predictions,
             `ordinary_pictures` of these drawn as pictures; `timesteps` along the path.
         attack: whether the embedding attack is run; `curve`, `restarts`, `attack_seeds`, `attack_batch`,
-            `learning_rate`, `attack_guidance` as in `surgery.auditing.attack.Attack`.
+            `learning_rate`, `attack_guidance` as in `surgery.auditing.attack.embedding.Attack`.
         controls: how many control images are made where none are given.
         alpha, correction: level of the tests, and how many tests at once are accounted for.
         batch_size: samples per UNet call, at most; no result depends on it beyond rounding.
@@ -94,7 +94,7 @@ class AuditSettings:
         return Drawing(self.steps, self.attack_guidance, self.batch_size)
 
     def attack_settings(self) -> Attack:
-        """The attack as `surgery.auditing.attack` takes it."""
+        """The attack as `surgery.auditing.attack.embedding` takes it."""
         return Attack(
             curve=tuple(self.curve),
             starts=restarts_of(self.restarts),

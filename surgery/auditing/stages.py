@@ -17,18 +17,18 @@ import torch
 from tqdm import tqdm
 
 from surgery.auditing.budget import Budget
-from surgery.auditing.pictures import reconstruct
-from surgery.auditing.replication import (
+from surgery.auditing.measures.pictures import reconstruct
+from surgery.auditing.measures.replication import (
     equal_seed_similarity,
     generate,
     seed_similarity,
     similarities_to,
 )
+from surgery.auditing.measures.similarity import Similarity
+from surgery.auditing.measures.utility import ordinary_change
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.similarity import Similarity
 from surgery.auditing.store import Store, pack
 from surgery.auditing.subjects import Subject
-from surgery.auditing.utility import ordinary_change
 from surgery.model.pipeline import LiveModel
 
 PICTURES_KEPT = 4  # of each prompt and model, for the report

@@ -20,9 +20,9 @@ import numpy
 import torch
 from PIL import Image
 
-from surgery.auditing.pictures import to_png
+from surgery.auditing.measures.pictures import to_png
 from surgery.errors import UsageError
-from surgery.localization.records import write_atomically
+from surgery.files import write_atomically
 
 FORMAT = "surgery.audit-state/1"
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.pictures import from_images, read_mask, read_picture, to_bytes_range
+from surgery.auditing.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 from surgery.errors import UsageError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -1,10 +1,11 @@
 """Diff: which tensors and rows of two checkpoints differ, and is that exactly the plan?
 
-1. Survey both; pair what is the same copy of the same component (`surgery.checkpoint.weight_sets`).
+1. Survey both; pair what is the same copy of the same component (`surgery.checkpoint.comparison.pairing`).
 2. Compare tensor by tensor in file order, at reading speed where they are equal
-   (`surgery.checkpoint.compare`).
+   (`surgery.checkpoint.comparison.tensors`).
 3. Compare all other files byte by byte; a file that one side lacks is listed, the manifest too.
-4. With a plan: every listed row must be zero in B, and nothing else may differ (`surgery.checkpoint.proof`).
+4. With a plan: every listed row must be zero in B, and nothing else may differ
+   (`surgery.checkpoint.comparison.violations`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from surgery.checkpoint.compare import TensorDifference, compare_tensors, equal_tensors, same_bytes
+from surgery.checkpoint.comparison.pairing import WeightSet, pair_sets, weight_sets
+from surgery.checkpoint.comparison.tensors import TensorDifference, compare_tensors, equal_tensors, same_bytes
+from surgery.checkpoint.formats.weights import Progress, SafetensorsWeights
 from surgery.checkpoint.inputs import load_neurons, open_pickle
-from surgery.checkpoint.layout import SINGLE, Checkpoint, survey
-from surgery.checkpoint.names import DIFFUSERS
-from surgery.checkpoint.progress import byte_progress
-from surgery.checkpoint.roles import CheckpointFile
-from surgery.checkpoint.source import locate
-from surgery.checkpoint.weight_sets import WeightSet, pair_sets, weight_sets
-from surgery.checkpoint.weights import Progress, SafetensorsWeights
+from surgery.checkpoint.names.value_layers import DIFFUSERS
+from surgery.checkpoint.survey.roles import CheckpointFile
+from surgery.checkpoint.survey.source import locate
+from surgery.checkpoint.survey.survey import SINGLE, Checkpoint, survey
 from surgery.errors import SurgeryError, UsageError
 from surgery.neurons import NeuronSet
+from surgery.progress import byte_progress
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
@@ -134,7 +135,7 @@ def diff(
 def _diff(
     one: Checkpoint, other: Checkpoint, neurons: NeuronSet | None, tolerance: float, quiet: bool
 ) -> Difference:
-    from surgery.checkpoint.proof import violations
+    from surgery.checkpoint.comparison.violations import violations
 
     layouts_differ = (one.kind == SINGLE) != (other.kind == SINGLE)
     by_component = layouts_differ or _namings_differ(one, other)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surgery.checkpoint.weights import Weights
+from surgery.checkpoint.formats.weights import Weights
 from surgery.neurons import NeuronSet, read_neurons_document
 
 
@@ -24,7 +24,7 @@ def load_neurons(
 
 def open_pickle(path: Path, shown: str) -> Weights:
     """Open a torch pickle; torch is imported only for a checkpoint that has one."""
-    from surgery.checkpoint.convert import (
+    from surgery.checkpoint.formats.pickle_file import (
         PickleWeights,
     )
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.checkpoint.architecture import check_configuration, family_of, unet_family
-from surgery.checkpoint.copies import DenoiserCopy
-from surgery.checkpoint.layout import Checkpoint, survey
-from surgery.checkpoint.names import DENOISER_PREFIX
-from surgery.checkpoint.refusals import patchable_copies, the_denoiser
-from surgery.checkpoint.roles import PICKLE, CheckpointFile
-from surgery.checkpoint.source import Source, locate
+from surgery.checkpoint.edit.refusals import patchable_copies, the_denoiser
+from surgery.checkpoint.names.denoisers import check_configuration, family_of, unet_family
+from surgery.checkpoint.names.value_layers import DENOISER_PREFIX
+from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
+from surgery.checkpoint.survey.roles import PICKLE, CheckpointFile
+from surgery.checkpoint.survey.source import Source, locate
+from surgery.checkpoint.survey.survey import Checkpoint, survey
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 

@@ -1,11 +1,11 @@
 """Patch: a source checkpoint and a set of neurons in, a new checkpoint with those rows zeroed for good out.
 
-1. Survey the source: every file, every copy of the denoiser (`surgery.checkpoint.layout`).
-2. Plan, or refuse, before the first byte is written (`surgery.checkpoint.plan`).
+1. Survey the source: every file, every copy of the denoiser (`surgery.checkpoint.survey.survey`).
+2. Plan, or refuse, before the first byte is written (`surgery.checkpoint.edit.plan`).
 3. Write into a hidden sibling folder: kernel copies, then zero bytes over the rows
-   (`surgery.checkpoint.writing`).
-4. Verify what was written, row by row (`surgery.checkpoint.verify`).
-5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.staging`).
+   (`surgery.checkpoint.edit.writing`).
+4. Verify what was written, row by row (`surgery.checkpoint.edit.verify`).
+5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.edit.staging`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.checkpoint.copies import DenoiserCopy
-from surgery.checkpoint.file_names import MANIFEST_NAME
-from surgery.checkpoint.hashing import Hashes, hash_file
-from surgery.checkpoint.inputs import load_neurons, open_pickle
-from surgery.checkpoint.inspect import checkpoint_family
-from surgery.checkpoint.layout import survey
-from surgery.checkpoint.plan import Plan, make_plan
-from surgery.checkpoint.progress import byte_progress
-from surgery.checkpoint.roles import CheckpointFile
-from surgery.checkpoint.source import FILE, locate
-from surgery.checkpoint.staging import (
+from surgery.checkpoint.edit.hashing import Hashes, hash_file
+from surgery.checkpoint.edit.manifest import make_manifest, manifest_text
+from surgery.checkpoint.edit.plan import Plan, make_plan
+from surgery.checkpoint.edit.staging import (
     check_not_holding,
     check_output,
     check_space,
@@ -37,10 +30,17 @@ from surgery.checkpoint.staging import (
     staging_folder,
     sync_folder,
 )
-from surgery.checkpoint.verify import verify_output
-from surgery.checkpoint.writing import write_file
-from surgery.manifest import make_manifest, manifest_text
+from surgery.checkpoint.edit.verify import verify_output
+from surgery.checkpoint.edit.writing import write_file
+from surgery.checkpoint.inputs import load_neurons, open_pickle
+from surgery.checkpoint.inspect import checkpoint_family
+from surgery.checkpoint.names.files import MANIFEST_NAME
+from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
+from surgery.checkpoint.survey.roles import CheckpointFile
+from surgery.checkpoint.survey.source import FILE, locate
+from surgery.checkpoint.survey.survey import survey
 from surgery.neurons import NeuronSet
+from surgery.progress import byte_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PatchResult:
     Attributes:
         output: the folder or file written.
         manifest_path: its manifest: inside the folder, or beside the file.
-        manifest: the manifest's content (`surgery.manifest`).
+        manifest: the manifest's content (`surgery.checkpoint.edit.manifest`).
         copies: the denoiser copies patched.
         left_out: the source's files that the output lacks, each with its reason.
         warnings: what the user should know.

@@ -38,16 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate, write the file, print the thresholds; always 0."""
+    from surgery.files import check_writable
     from surgery.localization.calibration import calibrate
     from surgery.localization.calibration_file import write_calibration
-    from surgery.localization.ordinary import ordinary_prompts
-    from surgery.localization.progress import StageBars
-    from surgery.localization.records import check_writable
+    from surgery.ordinary import ordinary_prompts
+    from surgery.progress import StageBars
 
     settings = options.settings_from(arguments)
     output = check_writable(arguments.output)
     model = options.load_from(arguments)
-    captions, source = ordinary_prompts(model, arguments.prompts, arguments.column)
+    captions, source = ordinary_prompts(model.source, arguments.prompts, arguments.column)
     bars = StageBars(not arguments.quiet)
     try:
         calibration = calibrate(

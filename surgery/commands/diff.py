@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surgery.checkpoint.compare import TensorDifference
+    from surgery.checkpoint.comparison.tensors import TensorDifference
     from surgery.checkpoint.diff import Difference
 
 _TABLE_LIMIT = 100
@@ -69,7 +69,7 @@ def as_json(found: Difference) -> dict[str, Any]:
 
 def as_table(found: Difference) -> str:
     """The difference for people: one line per changed tensor, rows as ranges."""
-    from surgery.checkpoint.proof import shortened
+    from surgery.checkpoint.comparison.violations import shortened
 
     lines: list[str] = []
     for each in found.sets:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surgery.localization.prompts import PromptCorpus
+    from surgery.corpus import PromptCorpus
     from surgery.localization.settings import LocalizeSettings
 
 # The defaults stand in LocalizeSettings alone: options left out are not passed on.
@@ -94,9 +94,9 @@ def load_from(arguments: argparse.Namespace, device: str | None = None) -> Any:
 
 def corpus_from(arguments: argparse.Namespace) -> PromptCorpus:
     """The corpus that the options name; broken rows are reported on stderr with their lines."""
+    from surgery.corpus import read_prompts
     from surgery.errors import UsageError
-    from surgery.localization.corpus import as_corpus
-    from surgery.localization.prompts import read_prompts
+    from surgery.localization.localize import as_corpus
 
     if (arguments.prompts is None) == (arguments.prompt is None):
         raise UsageError("--prompts", "give either a file of prompts or --prompt TEXT", "one of the two")

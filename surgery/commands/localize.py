@@ -98,10 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Localize, write neurons.json, print a table; 0, or with --strict 3 where a memory is left."""
-    from surgery.localization.corpus import localize
+    from surgery.files import check_writable
     from surgery.localization.journal import remove_journals
+    from surgery.localization.localize import localize
     from surgery.localization.processes import Processes
-    from surgery.localization.records import check_writable
 
     settings = options.settings_from(arguments)
     output = check_writable(arguments.output)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scan, write the ranking, print its top; always 0."""
-    from surgery.localization.records import check_writable, write_atomically
+    from surgery.files import check_writable, write_atomically
     from surgery.localization.scan import scan
 
     settings = options.settings_from(arguments, confirm_seeds=0)

@@ -21,16 +21,18 @@ from typing import Any, Protocol
 
 import torch
 
+from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.localization.activations import Moments, activations
 from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
 from surgery.localization.detectors import Magnitude
-from surgery.localization.memorization import ms_ssim, pairwise_scores, window_of
+from surgery.localization.ms_ssim import ms_ssim, pairwise_scores, window_of
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
 from surgery.model.pipeline import LiveModel
-from surgery.model.value_layers import BLOCKS, denoiser_fingerprint, value_layers
+from surgery.model.value_layers import denoiser_fingerprint, value_layers
+from surgery.versions import library_versions
 
 TEXT_BATCH = 64
 DEFAULT_SCORE_PROMPTS = 64
@@ -168,13 +170,6 @@ def calibrate(
         versions=library_versions(),
         cutoff=cutoff,
     )
-
-
-def library_versions() -> dict[str, str]:
-    """The installed versions that the numbers depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("surgery", "torch", "diffusers", "transformers")}
 
 
 def _evenly(prompts: list[str], count: int) -> list[str]:

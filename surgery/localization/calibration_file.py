@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
+from surgery.files import write_atomically
 from surgery.localization.calibration import Calibration, Distribution
-from surgery.localization.records import write_atomically
 
 FORMAT = "surgery.calibration/1"
 

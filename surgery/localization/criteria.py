@@ -25,7 +25,7 @@ from typing import Protocol
 
 import torch
 
-from surgery.localization.memorization import Window, ms_ssim, pairwise_scores
+from surgery.localization.ms_ssim import Window, ms_ssim, pairwise_scores
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from surgery.localization.criteria import Criterion, Gate
-from surgery.localization.memorization import pairwise_scores, window_of
+from surgery.localization.ms_ssim import pairwise_scores, window_of
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor, noise_differences
 from surgery.model.replay import BlockRecorder

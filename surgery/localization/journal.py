@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
-from surgery.localization.records import PromptRecord, check_writable
+from surgery.files import check_writable
+from surgery.localization.records import PromptRecord
 
 FORMAT = "surgery.journal/1"
 

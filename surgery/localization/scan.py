@@ -20,19 +20,19 @@ from typing import Any
 
 import torch
 
+from surgery.corpus import PromptCorpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, predictor_of
-from surgery.localization.corpus import as_corpus, usable_calibration
 from surgery.localization.criteria import CRITERIA_BY_NAME
 from surgery.localization.detectors import Magnitude
-from surgery.localization.memorization import pairwise_scores_of_many, window_of
-from surgery.localization.progress import bar
-from surgery.localization.prompts import PromptCorpus
+from surgery.localization.localize import as_corpus, usable_calibration
+from surgery.localization.ms_ssim import pairwise_scores_of_many, window_of
 from surgery.localization.settings import CALIBRATION_FIELDS, LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
 from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
+from surgery.progress import bar
 
 DETECTORS = (*CRITERIA_BY_NAME, Magnitude.name)
 

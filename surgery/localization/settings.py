@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from surgery.denoisers import BLOCKS, PROJECTIONS, PUBLISHED_BLOCKS
 from surgery.errors import UsageError
-from surgery.model.value_layers import BLOCKS, PROJECTIONS, PUBLISHED_BLOCKS
 
 CRITERIA = ("seeds-diverge", "noise-changed")
 STRATEGIES = ("fast", "reference")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from surgery.denoisers import localizable
 from surgery.errors import UsageError
 from surgery.model.libraries import library_errors, quiet_libraries
 from surgery.model.value_layers import value_layers
@@ -164,10 +165,10 @@ def _model_index(folder: Path) -> dict[str, Any]:
     if not isinstance(index, dict) or "_class_name" not in index:
         raise UsageError(path, "names no pipeline class", "the folder is damaged: fetch it again")
     denoiser = index.get("unet", [None, None])[1]
-    if denoiser != "UNet2DConditionModel":
+    if denoiser not in localizable():
         raise UsageError(
             folder,
-            f"is a {index['_class_name']} without a UNet2DConditionModel",
+            f"is a {index['_class_name']} without a {' or '.join(localizable())}",
             "only Stable Diffusion's UNet family (SD1, SD2, SDXL) is understood",
         )
     return index

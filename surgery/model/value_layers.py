@@ -15,12 +15,9 @@ from typing import Any
 import numpy
 import torch
 
-from surgery import fingerprint
+from surgery import denoisers, fingerprint
+from surgery.denoisers import BLOCKS, PROJECTIONS, PUBLISHED_BLOCKS, TEXT_ATTENTION
 from surgery.errors import UsageError
-
-BLOCKS = ("down", "mid", "up")
-PUBLISHED_BLOCKS = ("down", "mid")
-PROJECTIONS = {"value": "to_v", "key": "to_k"}
 
 
 def value_layers(
@@ -46,7 +43,7 @@ def value_layers(
     if projection not in PROJECTIONS:
         raise UsageError("projection", f"there is no {projection!r}", "choose value or key")
     _refuse_other_denoisers(denoiser)
-    suffix = f".attn2.{PROJECTIONS[projection]}"
+    suffix = f".{TEXT_ATTENTION}.{PROJECTIONS[projection]}"
     found = {
         name: module
         for name, module in denoiser.named_modules()
@@ -92,20 +89,14 @@ def _signal_order(name: str) -> tuple[Any, ...]:
 
 def _refuse_other_denoisers(denoiser: Any) -> None:
     kind = type(denoiser).__name__
-    if kind != "UNet2DConditionModel":
+    if refused := denoisers.live_refusal(kind, denoiser.config):
         raise UsageError(
-            kind,
-            "is not a UNet2DConditionModel",
-            "only Stable Diffusion's UNet family (SD1, SD2, SDXL) is understood",
+            "the denoiser",
+            refused,
+            f"give a pipeline whose denoiser is a {', '.join(denoisers.localizable())}",
         )
     if getattr(denoiser.config, "quantization_config", None) or getattr(denoiser, "is_quantized", False):
         raise UsageError(kind, "is quantized", "load the unquantized checkpoint")
-    if getattr(denoiser.config, "encoder_hid_dim_type", None) is not None:
-        raise UsageError(
-            kind,
-            f"projects its text again (encoder_hid_dim_type {denoiser.config.encoder_hid_dim_type!r})",
-            "only plain text cross-attention is understood",
-        )
     if any(name.endswith(".attn2.to_kv") for name, _ in denoiser.named_modules()):
         raise UsageError(kind, "has fused projections (attn2.to_kv)", "call unfuse_qkv_projections() first")
 
@@ -122,12 +113,11 @@ def _refuse_odd_layer(denoiser: Any, name: str) -> None:
         )
     if not getattr(attention, "is_cross_attention", True):
         raise UsageError(name, "belongs to a self-attention layer", "only text cross-attention is understood")
-    widths = denoiser.config.cross_attention_dim
-    allowed = set(numpy.ravel(widths).tolist()) if isinstance(widths, list | tuple) else {widths}
-    if layer.in_features not in allowed:
+    widths = denoisers.text_widths(type(denoiser).__name__, denoiser.config)
+    if widths is not None and layer.in_features not in widths:
         raise UsageError(
             name,
-            f"reads {layer.in_features} features, and the text embedding has {widths}",
+            f"reads {layer.in_features} features, and the text embedding has {sorted(widths)}",
             "it does not read the text: this architecture is not understood",
         )
     if not bool(torch.isfinite(weight).all()):

@@ -23,14 +23,14 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.pictures import reconstruct, to_bytes_range
-from surgery.auditing.replication import Drawing, Replication, generate, measure
-from surgery.auditing.similarity import DEFAULT, named_similarity
-from surgery.auditing.utility import ordinary_change
+from surgery.auditing.measures.pictures import reconstruct, to_bytes_range
+from surgery.auditing.measures.replication import Drawing, Replication, generate, measure
+from surgery.auditing.measures.similarity import DEFAULT, named_similarity
+from surgery.auditing.measures.utility import ordinary_change
 from surgery.checkpoint.diff import diff
 from surgery.checkpoint.patch import patch
 from surgery.errors import GateError, UsageError
-from surgery.localization.corpus import localize
+from surgery.localization.localize import localize
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.load import PLANTED_FOLDER, PlantedMemory, read_ground_truth, read_ordinary_prompts
@@ -51,7 +51,7 @@ class DemoResult:
     Attributes:
         before, after: memory name -> replication at the fresh seeds, source and patched checkpoint.
         ordinary_change: noise-prediction change on ordinary prompts at equal seeds, divided by what
-            another seed does (`surgery.auditing.utility`).
+            another seed does (`surgery.auditing.measures.utility`).
         neurons: the rows zeroed.
         seconds: from start to end, pictures included.
     """

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from surgery.auditing.attack import (
+from surgery.auditing.attack.embedding import (
     Attack,
     draw_from_embeddings,
     optimize_embeddings,
@@ -13,7 +13,7 @@ from surgery.auditing.attack import (
     start_embeddings,
 )
 from surgery.auditing.budget import counted
-from surgery.auditing.replication import Drawing
+from surgery.auditing.measures.replication import Drawing
 from surgery.errors import UsageError
 from surgery.model.denoising import encode_prompts
 from surgery.model.work import Work
@@ -100,7 +100,7 @@ def test_the_attack_lowers_the_loss_it_optimizes(tiny_model, clean):
 
 
 def test_drawing_from_a_prompts_own_embedding_is_drawing_the_prompt(tiny_model):
-    from surgery.auditing.replication import generate
+    from surgery.auditing.measures.replication import generate
 
     prompts = ["a red circle", "blue ring"]
     for guidance in (1.0, 3.0):
@@ -122,7 +122,7 @@ def test_impossible_attacks_are_refused(options):
 def test_the_best_point_of_a_curve_counts_and_its_pictures_are_kept(monkeypatch):
     from types import SimpleNamespace
 
-    from surgery.auditing import attack_stages
+    from surgery.auditing.attack import stages as attack_stages
     from surgery.auditing.store import unpack
     from surgery.model.work import Work
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from surgery.auditing import audit as audit_module
-from surgery.auditing.pictures import to_png
+from surgery.auditing.measures.pictures import to_png
 from surgery.auditing.subjects import slug, subjects_from
 from surgery.cli import main
 from surgery.errors import UsageError

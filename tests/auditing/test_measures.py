@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from surgery.auditing.quality import ClipScore, distances_to_reference
-from surgery.auditing.replication import measure
-from surgery.auditing.sscd import normalise, preprocess, sscd_similarity
+from surgery.auditing.measures.quality import ClipScore, distances_to_reference
+from surgery.auditing.measures.replication import measure
+from surgery.auditing.measures.sscd import normalise, preprocess, sscd_similarity
 from surgery.errors import UsageError
 
 
@@ -66,7 +66,7 @@ def test_sscd_sees_nothing_under_the_mask(descriptor_file):
 
 
 def test_sscd_describes_each_picture_once(descriptor_file, monkeypatch):
-    from surgery.auditing import sscd
+    from surgery.auditing.measures import sscd
 
     described = []
     original = sscd.preprocess

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from surgery.auditing.charts import attack_chart, change_chart, neuron_map, short_layer
+from surgery.auditing.report.charts import attack_chart, change_chart, neuron_map, short_layer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from surgery.auditing import pictures as pictures_module
-from surgery.auditing.replication import (
+from surgery.auditing.measures import pictures as pictures_module
+from surgery.auditing.measures.replication import (
     Drawing,
     equal_seed_similarity,
     generate,
@@ -12,8 +12,8 @@ from surgery.auditing.replication import (
     seed_similarity,
     similarities_to,
 )
-from surgery.auditing.similarity import SIMILARITIES, named_similarity
-from surgery.auditing.utility import ordinary_change
+from surgery.auditing.measures.similarity import SIMILARITIES, named_similarity
+from surgery.auditing.measures.utility import ordinary_change
 from surgery.errors import UsageError
 from surgery.model.work import Work
 

@@ -7,7 +7,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from surgery.auditing.statistics import (
+from surgery.auditing.judgement.statistics import (
     clopper_pearson,
     controls_needed,
     corrected,
@@ -78,7 +78,7 @@ def test_pooled_p_value_is_the_permutation_p_value(monkeypatch):
     many, others = list(random.random(14)), list(random.random(24))
     reference = stats.mannwhitneyu(many, others, alternative="greater", method="exact").pvalue
     assert pooled_p_value(many, others) == pytest.approx(reference, rel=1e-9)
-    monkeypatch.setattr("surgery.auditing.statistics.EXACT_PAIRS", 0)
+    monkeypatch.setattr("surgery.auditing.judgement.statistics.EXACT_PAIRS", 0)
     assert pooled_p_value(scores, controls) == pytest.approx(expected, abs=0.02)
     assert pooled_p_value([], controls) == pooled_p_value(scores, []) == 1.0
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy
 import pytest
 
-from surgery.auditing.verdict import (
+from surgery.auditing.judgement.verdict import (
     HIDDEN,
     NOT_TESTED,
     REMOVED,

@@ -15,7 +15,8 @@ from checkpoint_builders import DOWN, MIDDLE
 from safetensors.torch import load_file
 
 import surgery
-from surgery.checkpoint import kernel_copy, staging, verify, writing
+from surgery.checkpoint.edit import staging, verify, writing
+from surgery.checkpoint.formats import kernel_copy
 from surgery.errors import GateError, SurgeryError
 
 ROWS = {DOWN: [0, 31], MIDDLE: [3, 7, 8]}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
-from surgery.checkpoint.safetensors_file import DTYPE_BITS, parse_header, read_header, row_positions
+from surgery.checkpoint.formats.safetensors_file import DTYPE_BITS, parse_header, read_header, row_positions
 from surgery.errors import UsageError
 
 SIZES = {dtype: bits // 8 for dtype, bits in DTYPE_BITS.items() if bits >= 8}

@@ -14,8 +14,8 @@ from checkpoint_builders import DOWN, MIDDLE, single_file_tensors, small_unet, w
 from safetensors.torch import load_file, save_file
 
 import surgery
-from surgery.checkpoint import hashing
-from surgery.manifest import FORMAT, manifest_text, neurons_sha256, read_manifest
+from surgery.checkpoint.edit import hashing
+from surgery.checkpoint.edit.manifest import FORMAT, manifest_text, neurons_sha256, read_manifest
 from surgery.neurons import NeuronSet
 
 ROWS = {DOWN: [0, 31], MIDDLE: [3, 7, 8]}

@@ -6,8 +6,15 @@ import pytest
 import torch
 from checkpoint_builders import FAMILIES, single_file_tensors, small_unet
 
-from surgery.checkpoint.names import DIFFUSERS, EMA, SINGLE_FILE, single_file_name, value_like, value_name
-from surgery.checkpoint.single_file_names import split_single_file
+from surgery.checkpoint.names.single_file import split_single_file
+from surgery.checkpoint.names.value_layers import (
+    DIFFUSERS,
+    EMA,
+    SINGLE_FILE,
+    single_file_name,
+    value_like,
+    value_name,
+)
 
 FULL_SIZE = {
     "SD1": ({"cross_attention_dim": 768}, 16, 12_480),

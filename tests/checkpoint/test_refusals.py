@@ -12,7 +12,7 @@ from checkpoint_builders import DOWN, MIDDLE, single_file_tensors, small_unet, w
 from safetensors.torch import load_file, save_file
 
 import surgery
-from surgery.checkpoint.model_match import checkpoint_fingerprint
+from surgery.checkpoint.survey.fingerprint import checkpoint_fingerprint
 from surgery.errors import UsageError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -16,13 +16,14 @@ from planted_model import PLANTED, caption
 import surgery
 from surgery.cli import main
 from surgery.errors import UsageError
+from surgery.files import write_atomically
 from surgery.localization.activations import Moments, z_scores
 from surgery.localization.calibration import Distribution, calibrate
 from surgery.localization.calibration_file import read_calibration, write_calibration
-from surgery.localization.corpus import localize
 from surgery.localization.journal import remove_journals
-from surgery.localization.prompt import PromptLocalizer
-from surgery.localization.records import aggregate, write_atomically
+from surgery.localization.localize import localize
+from surgery.localization.one_prompt import PromptLocalizer
+from surgery.localization.records import aggregate
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 
@@ -118,7 +119,7 @@ def test_a_journal_made_with_other_settings_is_refused_by_name(planted, calibrat
 
 RUN_UNTIL_KILLED = """
 import os, signal, sys
-from surgery.localization.corpus import localize
+from surgery.localization.localize import localize
 model, calibration, journal, *prompts = sys.argv[1:]
 done = []
 def on_record(record):

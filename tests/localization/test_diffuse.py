@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from surgery.localization.calibration import calibrate
-from surgery.localization.corpus import localize
-from surgery.localization.ordinary import ordinary_prompts
+from surgery.localization.localize import localize
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import load_pipeline
+from surgery.ordinary import ordinary_prompts
 from surgery.testbed.load import assemble_variant, read_ground_truth
 
 NATURAL = Path(__file__).resolve().parent.parent / "data" / "natural.safetensors"
@@ -23,7 +23,7 @@ NATURAL = Path(__file__).resolve().parent.parent / "data" / "natural.safetensors
 def natural(tmp_path_factory):
     folder = assemble_variant(NATURAL, tmp_path_factory.mktemp("natural") / "model")
     model = load_pipeline(folder, device="cpu")
-    captions, _ = ordinary_prompts(model)
+    captions, _ = ordinary_prompts(model.source)
     calibration = calibrate(model, captions[:60], LocalizeSettings(confirm_seeds=0), score_prompts=16)
     return model, calibration, [memory.caption for memory in read_ground_truth(folder)]
 

@@ -6,7 +6,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from surgery.errors import UsageError
 from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
-from surgery.localization.memorization import (
+from surgery.localization.ms_ssim import (
     BETAS,
     Window,
     ms_ssim,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from planted_model import DECOYS, PLANTED, caption
 
-from surgery.localization import oracle as oracle_module
-from surgery.localization.corpus import localize
 from surgery.localization.evaluation import Answer, PromptEvaluator
-from surgery.localization.prompt import PromptLocalizer
-from surgery.localization.selection import Descent
+from surgery.localization.localize import localize
+from surgery.localization.one_prompt import PromptLocalizer
+from surgery.localization.search import monotone as oracle_module
+from surgery.localization.search.selection import Descent
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents

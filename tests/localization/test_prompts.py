@@ -2,9 +2,9 @@
 
 import pytest
 
+from surgery.corpus import read_prompts
 from surgery.errors import UsageError
-from surgery.localization.ordinary import PACKAGED, ordinary_prompts, packaged_captions
-from surgery.localization.prompts import read_prompts
+from surgery.ordinary import PACKAGED, ordinary_prompts, packaged_captions
 
 PUBLISHED = """Caption;URL;type;overfit_type
 The Great "Show", part; two;http://example.org/a.jpg;VM;x
@@ -137,16 +137,16 @@ def test_the_packaged_captions_are_many_varied_and_plain():
 
 
 def test_a_models_own_captions_come_before_the_packaged_ones(planted, planted_folder, tmp_path):
-    captions, source = ordinary_prompts(planted)
+    captions, source = ordinary_prompts(planted.source)
     assert (len(captions), source) == (80, "ordinary-prompts.txt")
     own = write(tmp_path, "mine.csv", "caption\na\nb\n")
-    assert ordinary_prompts(planted, own) == (["a", "b"], "mine.csv")
+    assert ordinary_prompts(planted.source, own) == (["a", "b"], "mine.csv")
     with pytest.raises(UsageError, match="single caption"):
-        ordinary_prompts(planted, write(tmp_path, "one.txt", "a"))
+        ordinary_prompts(planted.source, write(tmp_path, "one.txt", "a"))
 
 
 def test_other_models_get_the_packaged_captions(planted):
     from surgery.model.pipeline import load_pipeline
 
-    captions, source = ordinary_prompts(load_pipeline(planted.pipeline))
+    captions, source = ordinary_prompts(load_pipeline(planted.pipeline).source)
     assert (source, len(captions)) == (PACKAGED, len(packaged_captions()))

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgery.localization import oracle as oracle_module
 from surgery.localization.evaluation import Answer
-from surgery.localization.oracle import MonotoneOracle, NotMonotone
-from surgery.localization.refinement import refine
-from surgery.localization.search import find_certificate, refine_fast
-from surgery.localization.selection import Descent, gallop, walk, without_duplicates
+from surgery.localization.search import monotone as oracle_module
+from surgery.localization.search.certificate import find_certificate, refine_fast
+from surgery.localization.search.monotone import MonotoneOracle, NotMonotone
+from surgery.localization.search.published_walk import refine
+from surgery.localization.search.selection import Descent, gallop, walk, without_duplicates
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 

@@ -80,7 +80,7 @@ def damaged():
     ("build", "cause"),
     [
         (lambda: UNet2DModel(sample_size=8, block_out_channels=(8,), down_block_types=("DownBlock2D",),
-                             up_block_types=("UpBlock2D",), norm_num_groups=2), "not a UNet2DConditionModel"),
+                             up_block_types=("UpBlock2D",), norm_num_groups=2), "not conditioned on text"),
         (lambda: small_unet(down_block_types=("DownBlock2D",), mid_block_type=None), "has no layer named"),
         (fused, "fused projections"),
         (lambda: replaced(torch.nn.Linear(16, 8, bias=False)), "reads 16 features"),

@@ -1,0 +1,1 @@
+"""Attacks: is the image still in the weights, whatever the prompt?"""

@@ -1,0 +1,1 @@
+"""What is measured on pictures and predictions: similarity, replication, utility, quality."""

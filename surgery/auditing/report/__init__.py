@@ -1,0 +1,1 @@
+"""What is written down: `audit.json` and `audit.html`."""

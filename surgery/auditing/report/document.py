@@ -1,0 +1,207 @@
+"""`audit.json`: the findings as a documented JSON object, with or without what is private.
+
+Format `surgery.audit/1`; every field is described in the README. Without `include_private` it holds no prompt
+of the audited corpus, no picture and no path: prompts are named by salted hashes, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import Any
+
+from surgery.auditing.attack.stages import attack_score
+from surgery.auditing.findings import Findings
+from surgery.auditing.judgement.statistics import clopper_pearson, controls_needed
+from surgery.auditing.judgement.verdict import Verdict
+from surgery.auditing.measures.replication import Replication
+from surgery.auditing.stages import Unit
+from surgery.versions import audit_versions
+
+FORMAT = "surgery.audit/1"
+
+
+def audit_document(findings: Findings, include_private: bool) -> dict[str, Any]:
+    """The whole `audit.json`."""
+    checkpoint = findings.checkpoint
+    assert checkpoint is not None
+    return {
+        "format": FORMAT,
+        "verdict": checkpoint.word,
+        "reason": checkpoint.reason,
+        "counts": checkpoint.numbers["counts"],
+        "pooled_p_value": _rounded(checkpoint.numbers["pooled_p_value"]),
+        "replication": _overall_replication(findings),
+        "ordinary": _ordinary(findings, include_private),
+        "attack": _attack_summary(findings),
+        "neurons": {
+            "zeroed": findings.zeroed.as_json(),
+            "count": findings.zeroed.count,
+            "otherwise_changed_rows": findings.otherwise_changed,
+        },
+        "complete": findings.complete,
+        "similarity": {
+            "name": findings.similarity.name,
+            "threshold": findings.threshold,
+            "source": findings.similarity.source,
+        },
+        "settings": findings.settings.as_json(),
+        "models": findings.models,
+        "corpus": findings.corpus,
+        "work": findings.work,
+        "versions": audit_versions(),
+        "command": findings.command,
+        "private": include_private,
+        "prompts": [_prompt(findings, index, include_private) for index in range(len(findings.subjects))],
+    }
+
+
+def _prompt(findings: Findings, index: int, include_private: bool) -> dict[str, Any]:
+    verdict, unit = findings.verdicts[index], findings.replication[index]
+    entry: dict[str, Any] = {"id": findings.ids[index]}
+    if include_private:
+        entry["prompt"] = findings.subjects[index].prompt
+    entry |= {"verdict": verdict.word, "code": verdict.code, "reason": verdict.reason}
+    before, after = findings.replica(index, "before"), findings.replica(index, "after")
+    if unit is None or before is None or after is None:
+        return {**entry, "replication": None, "attack": None}
+    equal = Replication(tuple(unit["equal_seeds"]), findings.threshold)
+    entry["replication"] = {
+        "target": "stand-in" if unit["stand_in"] else "training image",
+        "masked": findings.subjects[index].mask is not None,
+        "before": _share_json(before),
+        "after": _share_json(after),
+        "seed_similarity": {side: round(value, 4) for side, value in unit["seed_similarity"].items()},
+        "equal_seed_similarity": {"median": round(equal.median, 4), "worst": round(equal.worst, 4)},
+    }
+    pair = findings.attacks[index] if findings.attacks else None
+    entry["attack"] = _attack(findings, pair, verdict) if pair else None
+    return entry
+
+
+def _share_json(replication: Replication) -> dict[str, Any]:
+    count = len(replication.similarities)
+    low, high = clopper_pearson(round(replication.share * count), count)
+    return {**replication.as_json(), "share_interval": [round(low, 4), round(high, 4)]}
+
+
+def _attack(findings: Findings, pair: dict[str, Unit], verdict: Verdict) -> dict[str, Any]:
+    first = next(iter(pair.values()))
+    entry: dict[str, Any] = {"steps": first["steps"], "starts": first["starts"]}
+    for name in ("source", "patched"):
+        entry[name] = curve_json(pair[name], findings.threshold) if name in pair else None
+    return {**entry, **{name: _rounded(value) for name, value in verdict.numbers.items()}}
+
+
+def curve_json(unit: Unit, threshold: float, mask: int = 0) -> dict[str, Any]:
+    """An attacked image's curve: `score`, `share` of its best restart per step; `by_restart` medians."""
+    steps = unit["similarities"][mask]
+    medians = [[median(seeds) for seeds in restarts] for restarts in steps]
+    best = [values.index(max(values)) for values in medians]
+    shares = [
+        sum(value >= threshold for value in restarts[place]) / len(restarts[place])
+        for restarts, place in zip(steps, best, strict=True)
+    ]
+    return {
+        "score": [round(max(values), 4) for values in medians],
+        "share": [round(share, 4) for share in shares],
+        "by_restart": [[round(value, 4) for value in values] for values in zip(*medians, strict=True)],
+        "sample_forwards": unit["sample_forwards"],
+        "seconds": unit["seconds"],
+    }
+
+
+def _overall_replication(findings: Findings) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    for side in ("before", "after"):
+        found = [findings.replica(index, side) for index in range(len(findings.subjects))]
+        values = [value for one in found if one is not None for value in one.similarities]
+        replicas = sum(value >= findings.threshold for value in values)
+        prompts = sum(one is not None and one.share > findings.settings.tolerance for one in found)
+        summary[side] = {
+            "share": round(replicas / len(values), 4) if values else None,
+            "pictures": len(values),
+            "prompts_replicating": prompts,
+        }
+    return summary
+
+
+def ordinary_summary(findings: Findings) -> dict[str, Any] | None:
+    """The change of ordinary prompts in numbers and in one sentence; None where none was measured."""
+    units = [unit for unit in findings.ordinary if unit is not None]
+    if not units:
+        return None
+    changes = [unit["change"] for unit in units]
+    beyond = sum(change > 1 for change in changes)
+    low, high = clopper_pearson(beyond, len(units))
+    seen = [unit for unit in units if unit["other_seed"] is not None]
+    drawn = sum(median(unit["equal_seeds"]) < unit["other_seed"] for unit in seen)
+    return {
+        "prompts": len(units),
+        "change": round(sum(changes) / len(changes), 4),
+        "share_beyond_seed": round(beyond / len(units), 4),
+        "share_beyond_seed_interval": [round(low, 4), round(high, 4)],
+        "share_drawn_beyond_seed": round(drawn / len(seen), 4) if seen else None,
+        "summary": f"{beyond} of {len(units)} ordinary prompts ({beyond / len(units):.0%}) changed beyond "
+        f"what another seed would change; the mean change is {sum(changes) / len(changes):.2f} of a seed's",
+    }
+
+
+def _ordinary(findings: Findings, include_private: bool) -> dict[str, Any] | None:
+    summary = ordinary_summary(findings)
+    if summary is None:
+        return None
+    shown = include_private or findings.public_ordinary
+    by_prompt = []
+    for prompt, unit in zip(findings.ordinary_prompts, findings.ordinary, strict=True):
+        if unit is None:
+            continue
+        by_prompt.append(
+            {
+                **({"prompt": prompt} if shown else {}),
+                "change": round(unit["change"], 4),
+                "by_timestep": [round(value, 4) for value in unit["by_timestep"]],
+                "equal_seed_similarity": round(median(unit["equal_seeds"]), 4),
+                "other_seed_similarity": None if unit["other_seed"] is None else round(unit["other_seed"], 4),
+            }
+        )
+    timesteps = next(unit["timesteps"] for unit in findings.ordinary if unit is not None)
+    return {**summary, "timesteps": timesteps, "quality": findings.quality or None, "by_prompt": by_prompt}
+
+
+def _attack_summary(findings: Findings) -> dict[str, Any] | None:
+    if not findings.settings.attack:
+        return None
+    attacked = [pair for pair in findings.attacks if pair]
+    scores = [attack_score(unit) for unit in findings.controls]
+    units = [*findings.controls, *(unit for pair in attacked for unit in pair.values())]
+    again = [attack_score(pair["patched"]) >= findings.threshold for pair in attacked if "patched" in pair]
+    low, high = clopper_pearson(sum(again), len(again))
+    return {
+        "steps": list(findings.settings.curve),
+        "restarts": findings.settings.restarts,
+        "attacked_prompts": len(again),
+        "replicating_after_attack": sum(again),
+        "replicating_after_attack_interval": [round(low, 4), round(high, 4)],
+        "controls": {
+            "kind": findings.control_kind,
+            "count": len(scores),
+            "needed": controls_needed(findings.settings.alpha),
+            "scores": [round(score, 4) for score in scores],
+            "curves": [curve_json(unit, findings.threshold)["score"] for unit in findings.controls],
+        },
+        "cost": {
+            "images": len(units),
+            "sample_forwards": sum(unit["sample_forwards"] for unit in units),
+            "seconds": round(sum(unit["seconds"] for unit in units), 2),
+        },
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits; an infinite effect, which JSON cannot say, becomes None."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return value

@@ -1,0 +1,1 @@
+"""What differs between two checkpoints, and whether that is the plan."""

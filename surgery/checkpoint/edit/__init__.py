@@ -1,0 +1,1 @@
+"""What will change, and that it did: plan, refusals, writing, verification, manifest."""

@@ -1,0 +1,153 @@
+"""`surgery-manifest.json`: what was done to a checkpoint, as a fact that others can check.
+
+Format `surgery.manifest/1`, a JSON object with the fields
+
+- ``format``: the tag.
+- ``versions``: of surgery and python, and of torch where pickles were converted.
+- ``source``: ``name`` (a Hub id or the last part of a path), ``kind``, ``family``, ``revision`` (or null).
+- ``neurons``: ``count``, ``layers`` (diffusers layer name -> rows zeroed), ``sha256`` of the layers as
+  canonical JSON, ``fingerprint`` (`matches`, `differs`, `not given`).
+- ``copies``: every copy of the denoiser: ``label``, ``naming``, ``variant``, ``dtypes``, ``files``.
+- ``files``: every file of the output but the manifest: ``path``, ``role``, ``action``, ``bytes``, ``sha256``,
+  the ``source`` it was made from (``path``, ``bytes``, ``sha256``), and, where rows were zeroed, ``zeroed``:
+  tensor name -> rows. A sha256 is null for a file above 64 MB unless hashing whole files was asked for; files
+  with value layers have ``value_layers_sha256`` (header and value layers) before and after in any case.
+- ``left_out``: weight files of the source that the output lacks: ``path``, ``role``, ``bytes``, ``reason``;
+  ``left_out_others``: suffix -> number of other files (their names may tell what nobody should publish).
+- ``verified``: what was compared before publishing.
+
+It holds no prompt, no picture, and no path of the machine it was written on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from surgery.errors import UsageError
+from surgery.neurons import NeuronSet
+
+if TYPE_CHECKING:
+    from surgery.checkpoint.edit.hashing import Hashes
+    from surgery.checkpoint.edit.plan import FileTask, Plan
+    from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
+    from surgery.checkpoint.survey.roles import CheckpointFile
+
+FORMAT = "surgery.manifest/1"
+_NUMBERS = re.compile(r"\[\n((?:\s+\d+,?\n)+)\s+\]")
+
+
+def make_manifest(
+    plan: Plan, root: Path, family: str, hashes: Mapping[str, Hashes], verified: Mapping[str, int]
+) -> dict[str, Any]:
+    """The manifest of an output.
+
+    Args:
+        plan: what was done.
+        root: the folder that the written files lie in.
+        family: the model family, for people.
+        hashes: path in the source -> its hashes, and those of the file in the output.
+        verified: counts from the verification.
+    """
+    source = plan.checkpoint.source
+    versions = {"surgery": version("surgery"), "python": platform.python_version()}
+    if any(task.file.action == "convert" and task.file.weights for task in plan.tasks):
+        versions["torch"] = str(sys.modules["torch"].__version__)
+    return {
+        "format": FORMAT,
+        "versions": versions,
+        "source": {
+            "name": source.name,
+            "kind": plan.checkpoint.kind,
+            "family": family,
+            "revision": source.revision,
+        },
+        "neurons": {
+            "count": plan.neurons.count,
+            "layers": plan.neurons.as_json(),
+            "sha256": neurons_sha256(plan.neurons),
+            "fingerprint": plan.fingerprint,
+        },
+        "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
+        "files": [_file_entry(task, root, hashes[task.file.path]) for task in plan.tasks],
+        "left_out": [_left_out_entry(file) for file in plan.left_out if file.role != "other"],
+        "left_out_others": dict(
+            sorted(Counter(_suffix(file) for file in plan.left_out if file.role == "other").items())
+        ),
+        "verified": dict(verified),
+    }
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """The manifest as the text of its file; lists of rows stand on one line."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    return _NUMBERS.sub(lambda match: "[" + ", ".join(match[1].replace(",", " ").split()) + "]", text)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Read a manifest.
+
+    Raises:
+        UsageError: no such file, no JSON, or another format.
+    """
+    try:
+        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(path, f"cannot be read as a manifest ({error})", "patch again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UsageError(path, f"is not of format {FORMAT}", "give a manifest that surgery wrote")
+    return manifest
+
+
+def neurons_sha256(neurons: NeuronSet) -> str:
+    """sha256 of a `NeuronSet`: of its layers as JSON with sorted keys and no spaces."""
+    text = json.dumps(neurons.as_json(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _copy_entry(copy: DenoiserCopy, tasks: tuple[FileTask, ...]) -> dict[str, Any]:
+    outputs = {task.file.path: task.file.output for task in tasks}
+    return {
+        "label": copy.label,
+        "naming": copy.naming,
+        "variant": copy.variant,
+        "dtypes": copy.dtypes,
+        "files": [outputs[path] for path in copy.files],
+    }
+
+
+def _file_entry(task: FileTask, root: Path, hashes: Hashes) -> dict[str, Any]:
+    file = task.file
+    source: dict[str, Any] = {"path": file.path, "bytes": file.bytes, "sha256": hashes.source}
+    entry: dict[str, Any] = {
+        "path": file.output,
+        "role": file.role,
+        "action": file.action,
+        "bytes": (root / file.output).stat().st_size,
+        "sha256": hashes.output,
+        "source": source,
+    }
+    if hashes.output_value_layers:
+        entry["value_layers_sha256"] = hashes.output_value_layers
+        source["value_layers_sha256"] = hashes.source_value_layers
+    if task.edits:
+        entry["zeroed"] = {edit.tensor.name: list(edit.rows) for edit in task.edits}
+    return entry
+
+
+def _left_out_entry(file: CheckpointFile) -> dict[str, Any]:
+    return {"path": file.path, "role": file.role, "bytes": file.bytes, "reason": file.reason}
+
+
+def _suffix(file: CheckpointFile) -> str:
+    if file.path.endswith("/"):
+        return "folders"
+    return PurePosixPath(file.path).suffix.lower() or "no suffix"

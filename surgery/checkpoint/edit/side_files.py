@@ -1,0 +1,117 @@
+"""Files that are not weights: check that they are what their names say, and what `--keep` may carry over.
+
+A tokenizer's file is carried over because of its name; a weight file renamed to `vocab.json` must not be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, OTHER, CheckpointFile
+from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
+from surgery.errors import UsageError
+
+LARGEST_TEXT = 64 * 1024 * 1024  # the largest tokenizers in use take about 20 MB
+LARGEST_KEPT = 16 * 1024 * 1024
+PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+_SENTENCEPIECE_START = b"\n"  # field 1 (pieces) of the model's protobuf message
+_TEXT_CONTROLS = frozenset(range(32)) - {9, 10, 12, 13}
+
+
+def check_side_file(file: CheckpointFile) -> None:
+    """Refuse a configuration, tokenizer, license or kept file whose content is something else.
+
+    Raises:
+        UsageError: it is too large, no JSON, no text, or a disguised weight file.
+    """
+    if file.bytes > LARGEST_TEXT:
+        raise UsageError(
+            file.path, f"is no {file.role}: {file.bytes} bytes", "remove it or restore the true file"
+        )
+    try:
+        content = file.location.read_bytes()
+    except OSError as error:
+        raise UsageError(file.path, f"cannot be read ({error.strerror})", "check its permissions") from None
+    suffix = PurePosixPath(file.path).suffix
+    if suffix == ".json" or file.role == INDEX:
+        try:
+            json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(file.path, f"is not valid JSON ({error})", "restore the true file") from None
+    elif suffix == ".model":
+        if not content.startswith(_SENTENCEPIECE_START):
+            raise UsageError(file.path, "is no sentencepiece model", "restore the true file")
+    elif not _is_text(content) and not (file.role == OTHER and content.startswith(PICTURE_SIGNATURES)):
+        raise UsageError(file.path, "is not text", "restore the true file")
+
+
+def check_link(file: CheckpointFile, root: Path) -> None:
+    """Refuse a text file that a symbolic link brings in from outside the checkpoint.
+
+    A downloaded checkpoint could link `LICENSE` to a private key or `tokenizer` to a folder with credentials,
+    and the output is made to be published. Weight files are not meant: what they hold is checked. The links
+    of the Hugging Face cache, from a snapshot to the blobs beside it, are its way of storing files.
+
+    Args:
+        file: a file to be carried over.
+        root: the checkpoint's folder.
+
+    Raises:
+        UsageError: its content lies outside.
+    """
+    folder, target = root.resolve(), file.location.resolve()
+    blobs = folder.parent.parent / "blobs"
+    is_cached = folder.parent.name == "snapshots" and target.parent == blobs
+    if folder not in target.parents and not is_cached:
+        cause = "is brought in from outside the checkpoint by a symbolic link"
+        raise UsageError(file.path, cause, "copy it into the checkpoint, or pass --follow-links")
+
+
+def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFile]:
+    """The checkpoint's files, those named by `keep` carried over as well.
+
+    Args:
+        checkpoint: the source.
+        keep: paths within the source.
+
+    Raises:
+        UsageError: no such file, or one that could hold denoiser weights: only text and pictures of at most
+            16 MB may be kept.
+    """
+    if keep and checkpoint.kind == SINGLE:
+        raise UsageError("--keep", "a single-file checkpoint has no other files", "drop the option")
+    files = list(checkpoint.files)
+    places = {file.path: place for place, file in enumerate(files)}
+    for wanted in keep:
+        path = PurePosixPath(wanted).as_posix()
+        if path not in places:
+            raise UsageError(
+                f"--keep {wanted}", "the checkpoint has no such file", "name it by its path in the source"
+            )
+        file = files[places[path]]
+        if file.action != LEAVE_OUT:
+            continue
+        if file.role != OTHER or path.endswith("/") or not may_be_kept(file):
+            cause = f"could hold denoiser weights ({file.role}, {file.reason})"
+            raise UsageError(f"--keep {wanted}", cause, "only text and pictures can be kept")
+        files[places[path]] = replace(file, action=COPY, reason="", output=file.path)
+    return files
+
+
+def may_be_kept(file: CheckpointFile) -> bool:
+    """Whether a file is text or a picture of at most 16 MB, and so holds no weights."""
+    if not file.location.is_file() or file.bytes > LARGEST_KEPT:
+        return False
+    content = file.location.read_bytes()
+    return content.startswith(PICTURE_SIGNATURES) or _is_text(content)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return not _TEXT_CONTROLS & set(content)

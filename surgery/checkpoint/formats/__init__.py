@@ -1,0 +1,1 @@
+"""Bytes <-> tensors: safetensors files, torch pickles seen as such, copies made by the kernel."""

@@ -1,0 +1,1 @@
+"""What tensors and files are called, as data."""

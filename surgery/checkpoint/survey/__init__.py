@@ -1,0 +1,1 @@
+"""What a checkpoint holds: its files and their roles, its shards, every copy of the denoiser."""

@@ -1,0 +1,76 @@
+"""Were these neurons found in this model? The fingerprint of a denoiser, from a checkpoint's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgery.checkpoint.formats.weights import Weights, read_row
+from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy, ValueLayer
+from surgery.checkpoint.survey.source import locate
+from surgery.checkpoint.survey.survey import Checkpoint, survey
+from surgery.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy
+
+
+def checkpoint_fingerprint(checkpoint: str | Path) -> dict[str, Any]:
+    """The fingerprint of the denoiser that a pipeline would load from a checkpoint (its first plain copy).
+
+    Args:
+        checkpoint: a folder, a safetensors file, or a cached Hub id.
+
+    Raises:
+        UsageError: no such checkpoint, or no copy of a denoiser in it.
+    """
+    surveyed = survey(locate(checkpoint))
+    if not surveyed.copies:
+        raise UsageError(
+            checkpoint, "holds no value layers that could be read", "give a safetensors checkpoint"
+        )
+    return copy_fingerprint(surveyed, surveyed.copies[0])
+
+
+def copy_fingerprint(checkpoint: Checkpoint, copy: DenoiserCopy) -> dict[str, Any]:
+    """The fingerprint (`surgery.fingerprint`) of one copy, over all of its value layers."""
+    from surgery.fingerprint import fingerprint
+
+    layers = {}
+    for name, layer in copy.layers.items():
+        weights = checkpoint.file(layer.file).weights
+        assert weights is not None  # a copy is made of opened files
+        layers[name] = ((layer.rows, layer.columns), _row_reader(weights, layer))
+    return fingerprint(layers)
+
+
+def match_copies(checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, str | None]:
+    """For every copy: None where the fingerprint `expected` matches it, else the difference in a few words.
+
+    Raises:
+        UsageError: `expected` is not a fingerprint.
+    """
+    from surgery.fingerprint import difference
+
+    try:
+        return {
+            copy.label: difference(expected, copy_fingerprint(checkpoint, copy)) for copy in checkpoint.copies
+        }
+    except (KeyError, TypeError, AttributeError, ValueError):
+        cause = "its fingerprint cannot be read"
+        raise UsageError("neurons", cause, "write it with `surgery localize`, or drop the field") from None
+
+
+def _row_reader(weights: Weights, layer: ValueLayer) -> Any:
+    from surgery.checkpoint.formats.decode import decode
+
+    def read(row: int) -> numpy.ndarray:
+        numbers = decode(read_row(weights, layer.weight, row), layer.weight.dtype)
+        if numbers is None:
+            raise UsageError(
+                layer.file, f"{layer.name} is of dtype {layer.weight.dtype}", "give float weights"
+            )
+        return numbers
+
+    return read

@@ -1,0 +1,243 @@
+"""Localization of a corpus: many prompts, one set of neurons.
+
+1. Load the model; read the prompts; calibrate on ordinary prompts (or take a saved calibration of this very
+   model).
+2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
+   to the journal.
+3. Gather the records in corpus order and aggregate the refined sets of the localized prompts.
+
+The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
+and may hold hundreds of neurons.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from surgery import fingerprint
+from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
+from surgery.errors import UsageError
+from surgery.localization.calibration import Calibration, calibrate
+from surgery.localization.calibration_file import read_calibration
+from surgery.localization.journal import Journal
+from surgery.localization.ms_ssim import window_of
+from surgery.localization.one_prompt import PromptLocalizer
+from surgery.localization.processes import Processes
+from surgery.localization.records import (
+    LOCALIZED,
+    NOT_MEMORIZED,
+    UNRESOLVED,
+    Localization,
+    PromptRecord,
+    aggregate,
+)
+from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
+from surgery.model.pipeline import LiveModel, load_pipeline
+from surgery.model.value_layers import denoiser_fingerprint
+from surgery.model.work import add_work
+from surgery.neurons import NeuronSet
+from surgery.ordinary import ordinary_prompts
+from surgery.progress import StageBars, bar
+from surgery.versions import library_versions
+
+
+def localize(
+    model: Any,
+    prompts: str | Path | Iterable[str] | PromptCorpus,
+    *,
+    settings: LocalizeSettings | None = None,
+    calibration: Calibration | str | Path | None = None,
+    ordinary: str | Path | Sequence[str] | None = None,
+    minimum_prompts: int = 1,
+    most_frequent: int | None = None,
+    per_layer: bool = False,
+    journal: str | Path | None = None,
+    processes: Processes | None = None,
+    show_progress: bool = False,
+    on_record: Callable[[PromptRecord], None] | None = None,
+) -> Localization:
+    """Find the memorization neurons of a corpus (NeMo, arXiv 2406.02366, with the criteria of `settings`).
+
+    Args: model: a diffusers folder, single file or Hub id, a loaded pipeline, or a `LiveModel`. prompts: a
+        corpus file, the captions themselves, or a `PromptCorpus`. settings: default: `LocalizeSettings()`.
+        calibration: made for this model by `calibrate`, or its file; default: calibrate now. ordinary:
+        ordinary captions for calibrating now: a file or a list; default: see `ordinary_prompts`.
+        minimum_prompts, most_frequent, per_layer: how prompts' sets become one, see `aggregate`. journal: a
+        file that records each prompt as it ends; the same call with the same file goes on from there.
+        processes: this process among those of the launcher; default: the only one. show_progress: draw
+        progress bars on stderr, if that is a terminal. on_record: called with each new record of this
+        process.
+
+    Returns:
+        The neurons, one record per different prompt, and the evidence; the same on every process.
+
+    Raises:
+        UsageError: bad model, corpus, settings or calibration; a calibration or journal of another model.
+        SurgeryError: the denoiser fails.
+    """
+    settings = settings or LocalizeSettings()
+    processes = processes or Processes()
+    aggregate(
+        [], minimum_prompts, most_frequent, per_layer
+    )  # refuse bad numbers before the work, not after it
+    corpus = as_corpus(prompts)
+    live = load_pipeline(model)
+    usable = processes.from_main(
+        usable_calibration(live, settings, calibration, ordinary, show_progress)
+        if processes.is_main
+        else None
+    )
+    localizer = PromptLocalizer(live, usable, settings)
+    book = None
+    if journal is not None:
+        book = Journal(journal, _run_description(localizer), processes.rank)
+    try:
+        known = dict(book.records) if book is not None else {}
+        for some in processes.gather(known):
+            known.update(some)
+        todo = processes.share([prompt for prompt in corpus.prompts if prompt not in known])
+        fresh = _localize_all(localizer, todo, book, show_progress and processes.is_main, on_record)
+    finally:
+        if book is not None:
+            book.close()
+    for some in processes.gather({record.prompt: record for record in fresh}):
+        known.update(some)
+    records = [known[prompt] for prompt in corpus.prompts]
+    how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
+    return _result(localizer, corpus, records, how)
+
+
+def as_corpus(prompts: str | Path | Iterable[str] | PromptCorpus) -> PromptCorpus:
+    """The corpus that a file name, captions or a corpus stand for.
+
+    Raises:
+        UsageError: it holds no prompt, or a caption is not text.
+    """
+    if isinstance(prompts, PromptCorpus):
+        return prompts
+    if isinstance(prompts, str | Path):
+        return read_prompts(prompts)
+    listed = list(prompts)
+    for prompt in listed:
+        if not isinstance(prompt, str):
+            raise UsageError("prompts", f"{prompt!r} is not text", "give strings")
+    corpus = collect_prompts(listed)
+    if not corpus.prompts:
+        raise UsageError("prompts", "there are none", "give at least one caption")
+    return corpus
+
+
+def usable_calibration(
+    model: LiveModel,
+    settings: LocalizeSettings,
+    calibration: Calibration | str | Path | None = None,
+    ordinary: str | Path | Sequence[str] | None = None,
+    show_progress: bool = False,
+    must_agree: Sequence[str] = (*CALIBRATION_FIELDS, *CONFIRMATION_FIELDS),
+) -> Calibration:
+    """The given calibration, checked to be of this model and made with these settings; or a new one.
+
+    Raises: UsageError: it is of another model or made with other settings; both a calibration and captions
+        are given.
+    """
+    if calibration is not None and ordinary is not None:
+        raise UsageError(
+            "ordinary", "there is a calibration already", "give either a calibration or ordinary captions"
+        )
+    if calibration is None:
+        if ordinary is None or isinstance(ordinary, str | Path):
+            captions, source = ordinary_prompts(model.source, ordinary)
+        else:
+            captions, source = list(ordinary), "given captions"
+        bars = StageBars(show_progress)
+        try:
+            return calibrate(model, captions, settings, source=source, cutoff=settings.cutoff, progress=bars)
+        finally:
+            bars.close()
+    name = calibration if not isinstance(calibration, Calibration) else "calibration"
+    loaded = calibration if isinstance(calibration, Calibration) else read_calibration(calibration)
+    other = fingerprint.difference(loaded.fingerprint, denoiser_fingerprint(model.denoiser))
+    if other is not None:
+        raise UsageError(name, f"was made for another model: {other}", "calibrate this model")
+    for setting in must_agree:
+        value = getattr(settings, setting)
+        if loaded.made_with.get(setting) != value:
+            raise UsageError(
+                name,
+                f"was made with {setting} {loaded.made_with.get(setting)!r}, not {value!r}",
+                "calibrate with the same settings",
+            )
+    return loaded if settings.cutoff is None else replace(loaded, cutoff=settings.cutoff)
+
+
+def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
+    """What a prompt's record depends on. The batch size is left out: it does not change the result."""
+    settings = localizer.settings.as_json()
+    settings.pop("batch_size")
+    return {
+        "settings": settings,
+        "thresholds": localizer.thresholds.as_json(),
+        "fingerprint": localizer.calibration.fingerprint,
+        "computes_in": localizer.model.type_name,
+    }
+
+
+def _localize_all(
+    localizer: PromptLocalizer,
+    prompts: list[str],
+    book: Journal | None,
+    show_progress: bool,
+    on_record: Callable[[PromptRecord], None] | None,
+) -> list[PromptRecord]:
+    records = []
+    with bar(len(prompts), "localize", show_progress) as progress:
+        spent: Counter[str] = Counter()
+        by_stage: Counter[str] = Counter()
+        for prompt in prompts:
+            record = localizer(prompt)
+            if book is not None:
+                book.append(record)
+            records.append(record)
+            if on_record is not None:
+                on_record(record)
+            work = record.details["work"]
+            spent.update(calls=work["unet_calls"], forwards=work["unet_sample_forwards"])
+            by_stage.update(work["seconds_by_stage"])
+            stages = {stage: f"{seconds:.0f}s" for stage, seconds in by_stage.items()}
+            progress.set_postfix(**spent, **stages, last=record.outcome)
+            progress.update()
+    return records
+
+
+def _result(
+    localizer: PromptLocalizer, corpus: PromptCorpus, records: list[PromptRecord], how: dict[str, Any]
+) -> Localization:
+    settings = localizer.settings
+    counted = {LOCALIZED, UNRESOLVED} if settings.include_unresolved else {LOCALIZED}
+    found = [record.refined for record in records if record.outcome in counted]
+    neurons = aggregate(found, how["minimum_prompts"], how["most_frequent"], how["per_layer"])
+    # Layers in the order of the signal, as a person expects them.
+    neurons = NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
+    window = window_of(*localizer.latents.shape[-2:])
+    evidence = {
+        "model": localizer.model.source,
+        "fingerprint": dict(localizer.calibration.fingerprint),
+        "settings": settings.as_json(),
+        "thresholds": localizer.thresholds.as_json(),
+        "window": {"taps": window.taps, "sigma": window.sigma},
+        "calibration": localizer.calibration.summary(),
+        "aggregation": how,
+        "corpus": corpus.counts(),
+        "outcomes": {
+            outcome: sum(record.outcome == outcome for record in records)
+            for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
+        },
+        "computes_in": localizer.model.type_name,
+        "versions": library_versions(),
+        "work": add_work([record.details["work"] for record in records]),
+    }
+    return Localization(neurons, records, evidence)

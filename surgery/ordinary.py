@@ -1,0 +1,46 @@
+"""Which ordinary captions a model is calibrated on."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from surgery.corpus import collect_prompts, read_prompts
+from surgery.errors import UsageError
+
+BESIDE_THE_MODEL = "ordinary-prompts.txt"
+PACKAGED = "packaged ordinary captions"
+
+
+def ordinary_prompts(
+    model: str | Path, path: str | Path | None = None, column: str | None = None
+) -> tuple[list[str], str]:
+    """The ordinary captions for a model, and where they came from.
+
+    Args:
+        model: its folder, file or Hub id.
+        path: a corpus of ordinary captions.
+        column: its caption column.
+
+    A given file comes first; then `ordinary-prompts.txt` in the model's own folder (a model with a vocabulary
+    of its own brings its captions along); then the captions that ship with this package.
+
+    Raises:
+        UsageError: the file cannot be read as a corpus, or holds fewer than two captions.
+    """
+    beside = Path(model).expanduser() / BESIDE_THE_MODEL
+    if path is not None:
+        corpus = read_prompts(path, column)
+    elif beside.is_file():
+        corpus = read_prompts(beside)
+    else:
+        return packaged_captions(), PACKAGED
+    if len(corpus.prompts) < 2:
+        raise UsageError(path or beside, "holds a single caption", "a standard deviation needs at least two")
+    return corpus.prompts, corpus.source
+
+
+def packaged_captions() -> list[str]:
+    """The ordinary captions that ship with this package."""
+    text = (files("surgery") / "captions" / "ordinary.txt").read_text(encoding="utf-8")
+    return collect_prompts(text.splitlines()).prompts
