@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,22 @@ def read_neurons_document(path: str | Path) -> dict[str, Any]:
 def read_neurons(path: str | Path) -> NeuronSet:
     """Read the `NeuronSet` of a `neurons.json`; errors as in `read_neurons_document`."""
     return NeuronSet(read_neurons_document(path)["layers"])
+
+
+def load_neurons(
+    neurons: NeuronSet | Mapping[str, Sequence[int]] | str | Path,
+) -> tuple[NeuronSet, Mapping[str, Any] | None]:
+    """The neurons as a `NeuronSet`, and the fingerprint of their model, where a file tells it.
+
+    Raises:
+        UsageError: as in `NeuronSet` and `read_neurons_document`.
+    """
+    if isinstance(neurons, NeuronSet):
+        return neurons, None
+    if isinstance(neurons, Mapping):
+        return NeuronSet(neurons), None
+    document = read_neurons_document(neurons)
+    return NeuronSet(document["layers"]), document.get("fingerprint")
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

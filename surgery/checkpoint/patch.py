@@ -2,7 +2,7 @@
 
 1. Survey the source: every file, every copy of the denoiser (`surgery.checkpoint.survey.survey`).
 2. Plan, or refuse, before the first byte is written (`surgery.checkpoint.edit.plan`).
-3. Write into a hidden sibling folder: kernel copies, then zero bytes over the rows
+3. Write into a hidden sibling folder: kernel copies, then the new content over the edited rows
    (`surgery.checkpoint.edit.writing`).
 4. Verify what was written, row by row (`surgery.checkpoint.edit.verify`).
 5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.edit.staging`).
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.edit.hashing import Hashes, hash_file
 from surgery.checkpoint.edit.manifest import make_manifest, manifest_text
 from surgery.checkpoint.edit.plan import Plan, make_plan
@@ -32,14 +33,14 @@ from surgery.checkpoint.edit.staging import (
 )
 from surgery.checkpoint.edit.verify import verify_output
 from surgery.checkpoint.edit.writing import write_file
-from surgery.checkpoint.inputs import load_neurons, open_pickle
-from surgery.checkpoint.inspect import checkpoint_family
+from surgery.checkpoint.formats.weights import open_pickle
 from surgery.checkpoint.names.files import MANIFEST_NAME
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
+from surgery.checkpoint.survey.family import checkpoint_family
 from surgery.checkpoint.survey.roles import CheckpointFile
 from surgery.checkpoint.survey.source import FILE, locate
 from surgery.checkpoint.survey.survey import survey
-from surgery.neurons import NeuronSet
+from surgery.neurons import NeuronSet, load_neurons
 from surgery.progress import byte_progress
 
 
@@ -79,6 +80,7 @@ def patch(
     keep: Sequence[str] = (),
     follow_links: bool = False,
     sha256: bool = False,
+    changes: Sequence[Change] = (),
     quiet: bool = True,
 ) -> PatchResult:
     """Write a new checkpoint in which the given neurons' rows are zero bytes, in every copy it holds.
@@ -96,6 +98,7 @@ def patch(
         follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
         sha256: hash every byte of source and output for the manifest, not only files up to 64 MB and, of
             larger ones, the header and the value layers.
+        changes: what else is to become of the denoiser (`surgery.checkpoint.edit.edits.Change`).
         quiet: no progress bar.
 
     Returns:
@@ -120,6 +123,7 @@ def patch(
         keep=keep,
         follow_links=follow_links,
         output_name=destination.name,
+        changes=changes,
     )
     check_space(destination, plan.total_bytes)
     family = checkpoint_family(plan.checkpoint)

@@ -138,19 +138,19 @@ def test_source_that_changes_meanwhile_is_noticed(model, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def forget_rows(descriptor, ranges):
-    del descriptor, ranges
+def forget_rows(descriptor, task):
+    del descriptor, task
 
 
-def zero_too_much(descriptor, ranges):
-    for start, end in ranges:
+def zero_too_much(descriptor, task):
+    for start, end in task.edits.ranges:
         os.pwrite(descriptor, bytes(end - start + 4), start)
 
 
-def touch_header(descriptor, ranges):
-    for start, end in ranges:
+def touch_header(descriptor, task):
+    for start, end in task.edits.ranges:
         os.pwrite(descriptor, bytes(end - start), start)
-    if ranges:
+    if task.edits:
         os.pwrite(descriptor, b" ", 8 + 1)
 
 
@@ -159,7 +159,7 @@ def touch_header(descriptor, ranges):
     [(forget_rows, "is not zero"), (zero_too_much, "outside the plan differ"), (touch_header, "header")],
 )
 def test_gate_catches_a_wrong_edit(surgery_run, sd1_folder, neurons, tmp_path, monkeypatch, damage, message):
-    monkeypatch.setattr(writing, "_zero", damage)
+    monkeypatch.setattr(writing, "_write_edits", damage)
     status, out, err = surgery_run("patch", sd1_folder, neurons, "-o", tmp_path / "out")
     assert (status, out) == (3, "")
     assert message in err and err.count("\n") == 1

@@ -210,6 +210,6 @@ def test_rows_lie_where_the_format_says(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(packed(header, bytes(range(24))))
     tensor = read_header(path).tensors["a"]
-    (first, last) = row_positions(tensor, (0, 1, 3))  # neighbours are one range
+    (first, last) = row_positions(tensor, (0, 1, 3))  # neighbors are one range
     assert path.read_bytes()[slice(*first)] == bytes(range(12))
     assert path.read_bytes()[slice(*last)] == bytes(range(18, 24))

@@ -56,7 +56,7 @@ def test_what_patch_would_refuse_is_said(surgery_run, model):
     save_file(tensors | {f"{MIDDLE}.SCB": torch.ones(1)}, model / UNET)
     status, out, _ = surgery_run("inspect", model)
     assert (
-        status == 0 and "patch would refuse: unet/diffusion_pytorch_model.safetensors: holds quantised" in out
+        status == 0 and "patch would refuse: unet/diffusion_pytorch_model.safetensors: holds quantized" in out
     )
 
 

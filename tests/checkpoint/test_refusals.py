@@ -41,7 +41,7 @@ def edit_weights(model, change):
     save_file(tensors, model / UNET)
 
 
-def quantise(dtype):
+def quantize(dtype):
     def change(tensors):
         tensors[KEY] = tensors[KEY].to(dtype)
 
@@ -60,16 +60,16 @@ def with_metadata(model):
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2"
 SOURCES = {
-    "quantisation in the configuration": (
+    "quantization in the configuration": (
         lambda model: edit_config(model, quantization_config={"quant_method": "bitsandbytes"}),
-        "the denoiser is quantised; patch the unquantised checkpoint",
+        "the denoiser is quantized; patch the unquantized checkpoint",
     ),
-    "eight bits": (quantise(torch.int8), "dtype I8"),
-    "eight bits, unsigned": (quantise(torch.uint8), "dtype U8"),
-    "eight bits, floating": (quantise(torch.float8_e4m3fn), "dtype F8_E4M3"),
-    "bitsandbytes, four bits": (add(f"{KEY}.quant_state.bitsandbytes__nf4"), "holds quantised weights"),
-    "bitsandbytes, eight bits": (add(f"{LAYER}.to_v.SCB"), "holds quantised weights"),
-    "scaled eight bits": (add("scaled_fp8"), "holds quantised weights"),
+    "eight bits": (quantize(torch.int8), "dtype I8"),
+    "eight bits, unsigned": (quantize(torch.uint8), "dtype U8"),
+    "eight bits, floating": (quantize(torch.float8_e4m3fn), "dtype F8_E4M3"),
+    "bitsandbytes, four bits": (add(f"{KEY}.quant_state.bitsandbytes__nf4"), "holds quantized weights"),
+    "bitsandbytes, eight bits": (add(f"{LAYER}.to_v.SCB"), "holds quantized weights"),
+    "scaled eight bits": (add("scaled_fp8"), "holds quantized weights"),
     "torchao": (with_metadata, "torchao"),
     "fused to_kv": (add(f"{LAYER}.to_kv.weight"), "fused projections"),
     "fused to_qkv": (add(f"{LAYER}.to_qkv.weight"), "fused projections"),

@@ -14,6 +14,7 @@ from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.formats.weights import Weights
 from surgery.checkpoint.names.files import parse_weights_name
 from surgery.checkpoint.names.single_file import UNCONVERTED, split_single_file, text_name
+from surgery.checkpoint.names.value_layers import DIFFUSERS
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 
 Place = tuple[Weights, Tensor]
@@ -86,6 +87,43 @@ def _sets_of_file(path: str, places: dict[str, Place], by_component: bool) -> li
         tensors = {name: places[key] for name, key in names.items()}
         sets.append(WeightSet(component, variant, (path,), tensors))
     return sets
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Two checkpoints, and what of one is compared with what of the other.
+
+    Attributes:
+        one, other: the checkpoints A and B.
+        pairs: weight sets of A and B that are the same copy of the same component.
+        only_a, only_b: weight sets without a counterpart.
+        layouts_differ: whether a folder is compared with a single file.
+        by_component: whether single files were split into components, under diffusers names.
+    """
+
+    one: Checkpoint
+    other: Checkpoint
+    pairs: tuple[tuple[WeightSet, WeightSet], ...]
+    only_a: tuple[WeightSet, ...]
+    only_b: tuple[WeightSet, ...]
+    layouts_differ: bool
+    by_component: bool
+
+
+def pair_checkpoints(one: Checkpoint, other: Checkpoint) -> Pairing:
+    """Pair the weight sets of two checkpoints; pickles opened."""
+    layouts_differ = (one.kind == SINGLE) != (other.kind == SINGLE)
+    by_component = layouts_differ or _namings_differ(one, other)
+    pairs, only_a, only_b = pair_sets(weight_sets(one, by_component), weight_sets(other, by_component))
+    return Pairing(one, other, tuple(pairs), tuple(only_a), tuple(only_b), layouts_differ, by_component)
+
+
+def _namings_differ(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether one single file uses diffusers names and the other does not."""
+    if one.kind != SINGLE or other.kind != SINGLE:
+        return False
+    uses = [{copy.naming == DIFFUSERS for copy in checkpoint.copies} for checkpoint in (one, other)]
+    return all(uses) and uses[0] != uses[1]
 
 
 def pair_sets(

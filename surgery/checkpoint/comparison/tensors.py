@@ -1,20 +1,16 @@
-"""Compare bytes and tensors of two weight files without loading either.
+"""Compare two tensors row by row, by bytes or by numbers, without loading either file.
 
-Equal data is recognised at reading speed: both sides are read into two fixed buffers that fit the processor's
-cache and compared with one memcmp per chunk. Only chunks that differ are looked at row by row.
+Equal tensors are recognized by their bytes (`surgery.checkpoint.formats.same_bytes`); only those that differ
+are looked at here.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from surgery.checkpoint.formats.safetensors_file import Tensor
-from surgery.checkpoint.formats.weights import Progress, SafetensorsWeights, Weights
+from surgery.checkpoint.formats.weights import Weights
 
-CHUNK = 256 * 1024
 _ROWS_STEP = 2 * 1024 * 1024  # bytes of one side held while rows are compared
 _ABSOLUTE_TOLERANCE = 1e-7  # float16 keeps no relative precision below 6e-5
 
@@ -44,46 +40,6 @@ class TensorDifference:
     def all_zero(self) -> bool:
         """Whether every differing row is zero in B."""
         return self.rows is not None and self.rows == self.zero_rows
-
-
-def same_bytes(first: Path, second: Path, advance: Progress) -> bool:
-    """Whether two files hold the same bytes; two names of one file are not read."""
-    if first.samefile(second):
-        return True
-    size = first.stat().st_size
-    if size != second.stat().st_size:
-        return False
-    with first.open("rb", buffering=0) as one, second.open("rb", buffering=0) as other:
-        pair = (one.fileno(), 0, other.fileno(), 0)
-        return next(differing_chunks(*pair, size, advance), None) is None
-
-
-def differing_chunks(
-    first: int, first_begin: int, second: int, second_begin: int, length: int, advance: Progress
-) -> Iterator[tuple[int, int]]:
-    """Compare `length` bytes of two open files; yield the chunks that differ, as offsets from the beginnings.
-
-    Args:
-        first, second: file descriptors.
-        first_begin, second_begin: where the bytes begin in each.
-        length: how many bytes to compare.
-        advance: called with numbers of bytes compared.
-
-    Raises:
-        OSError: a file became shorter.
-    """
-    one, other = bytearray(min(CHUNK, length)), bytearray(min(CHUNK, length))
-    position = 0
-    while position < length:
-        step = min(CHUNK, length - position)
-        if step < len(one):
-            one, other = bytearray(step), bytearray(step)
-        _fill(first, one, first_begin + position)
-        _fill(second, other, second_begin + position)
-        if one != other:
-            yield position, position + step
-        position += step
-        advance(step)
 
 
 def compare_tensors(
@@ -127,7 +83,7 @@ def compare_tensors(
         if is_exact:
             differs = _different_rows(data, data_b, count)
         else:
-            differs = _distant_rows(data, data_b, dtypes, count, tolerance)
+            differs = distant_rows(data, data_b, dtypes, count, tolerance)
         width, width_b = len(data) // count, len(data_b) // count
         for row in differs:
             rows.append(start + row)
@@ -142,33 +98,6 @@ def compare_tensors(
     return TensorDifference(name, dtypes, shapes, tuple(rows), tuple(zero_rows), total, largest)
 
 
-def equal_tensors(first: Weights, one: Tensor, second: Weights, other: Tensor, advance: Progress) -> bool:
-    """Whether two tensors of the same dtype and shape hold the same bytes."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return _equal_bytes(first, one.begin, second, other.begin, one.size, advance)
-
-
-def equal_ranges(first: Weights, second: Weights, begin: int, end: int) -> bool:
-    """Whether two weight files hold the same bytes from `begin` up to `end`."""
-    return _equal_bytes(first, begin, second, begin, end - begin, lambda done: None)
-
-
-def _equal_bytes(
-    first: Weights, begin: int, second: Weights, other_begin: int, length: int, advance: Progress
-) -> bool:
-    if isinstance(first, SafetensorsWeights) and isinstance(second, SafetensorsWeights):
-        pair = (first.descriptor(), begin, second.descriptor(), other_begin)
-        return next(differing_chunks(*pair, length, advance), None) is None
-    for position in range(0, length, _ROWS_STEP):
-        stop = min(position + _ROWS_STEP, length)
-        data = first.read(begin + position, begin + stop)
-        if data != second.read(other_begin + position, other_begin + stop):
-            return False
-        advance(stop - position)
-    return True
-
-
 def _different_rows(data: bytes, data_b: bytes, rows: int) -> list[int]:
     """The rows whose bytes differ (no numpy: a patched checkpoint is compared without importing it)."""
     width = len(data) // rows
@@ -180,7 +109,7 @@ def _different_rows(data: bytes, data_b: bytes, rows: int) -> list[int]:
     ]
 
 
-def _distant_rows(
+def distant_rows(
     data: bytes, data_b: bytes, dtypes: tuple[str, str], rows: int, tolerance: float
 ) -> list[int]:
     """The rows with a value that differs by more than the tolerance; equal infinities and NaNs are equal."""
@@ -222,12 +151,3 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
-
-
-def _fill(descriptor: int, buffer: bytearray, position: int) -> None:
-    done = os.preadv(descriptor, [buffer], position)
-    while done < len(buffer):
-        more = os.preadv(descriptor, [memoryview(buffer)[done:]], position + done)
-        if not more:
-            raise OSError("a file became shorter while it was compared")
-        done += more

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from surgery.checkpoint.edit.plan import FileTask
-from surgery.checkpoint.edit.writing import side_content, zero_ranges
+from surgery.checkpoint.edit.writing import side_content
 from surgery.checkpoint.survey.roles import CONVERT
 
 HASHED_WHOLE = 64 * 1024 * 1024  # files up to this size are always hashed whole
@@ -67,31 +67,19 @@ def hash_file(task: FileTask, whole: bool, stop: threading.Event) -> Hashes:
 def _sha256_of_spans(task: FileTask, spans: Iterable[Span], stop: threading.Event) -> tuple[str, str]:
     """sha256 of byte ranges of a weight file before and after the edit."""
     assert task.file.weights is not None
-    before, after = hashlib.sha256(), None  # one hash serves both until the first zeroed row
-    ranges = zero_ranges(task)
+    before, after = hashlib.sha256(), None  # one hash serves both until the first edited row
     for begin, end in spans:
         for position in range(begin, end, _STEP):
             if stop.is_set():
                 break
             chunk = task.file.weights.read(position, min(position + _STEP, end))
-            blanked = _blanked(chunk, position, ranges)
-            if blanked is not None and after is None:
+            expected = task.edits.expected(chunk, position)
+            if expected is not chunk and after is None:
                 after = before.copy()
             before.update(chunk)
             if after is not None:
-                after.update(chunk if blanked is None else blanked)
+                after.update(expected)
     return before.hexdigest(), (after or before).hexdigest()
-
-
-def _blanked(chunk: bytes, position: int, ranges: list[Span]) -> bytearray | None:
-    """The chunk with its zeroed rows zeroed, or None where it has none."""
-    blanked: bytearray | None = None
-    for start, end in ranges:
-        first, last = max(start - position, 0), min(end - position, len(chunk))
-        if first < last:
-            blanked = bytearray(chunk) if blanked is None else blanked
-            blanked[first:last] = bytes(last - first)
-    return blanked
 
 
 def _sha256_of_source(task: FileTask) -> str:

@@ -1,7 +1,7 @@
-"""Look for the rows to be zeroed under other names, whatever those are.
+"""Look for the edited rows under other names, whatever those are.
 
 Names can be unknown to us (a fused projection, a renamed backup, an EMA in a component's file), numbers
-cannot: a tensor that is as wide as a value layer, as long or a multiple of it, and holds a listed row at
+cannot: a tensor that is as wide as a value layer, as long or a multiple of it, and holds an edited row at
 its place is a second copy. Half-precision copies count too: a row matches when the difference is below one
 per cent of it.
 """
@@ -9,16 +9,15 @@ per cent of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from surgery.checkpoint.edit.edits import Edit
 from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.formats.weights import Weights, read_row
-from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
 from surgery.checkpoint.survey.roles import CheckpointFile
 from surgery.errors import UsageError
-from surgery.neurons import NeuronSet
 
 if TYPE_CHECKING:
     import numpy
@@ -34,59 +33,54 @@ _GLANCE = 16  # elements compared before a whole row is read
 _GLANCE_CLOSENESS = 0.1
 
 
-def check_no_twin(
-    files: Sequence[CheckpointFile], copies: Iterable[DenoiserCopy], neurons: NeuronSet
-) -> None:
-    """Refuse when a file to be written holds a listed row in a tensor that the plan does not edit.
+def check_no_hidden_copy(files: Sequence[CheckpointFile], edits: Sequence[Edit]) -> None:
+    """Refuse when a file to be written holds an edited row in a tensor that the plan does not edit.
 
     Args:
         files: the files to be written.
-        copies: the denoiser copies among them, each with every layer of `neurons`.
-        neurons: the rows to be zeroed.
+        edits: of all of them.
 
     Raises:
         UsageError: naming the tensor and the layer it repeats.
     """
     opened = {file.path: file.weights for file in files if file.weights is not None}
-    edited = {
-        (path, tensor.name)
-        for copy in copies
-        for layer in neurons
-        for path, tensor in copy.layers[layer].tensors()
-    }
-    by_columns: dict[int, list[tuple[str, Tensor]]] = {}
+    by_columns = _candidates_by_columns(opened, {(edit.file, edit.tensor.name) for edit in edits})
+    for edit in edits:
+        shape = edit.tensor.shape
+        candidates = [
+            (path, tensor)
+            for path, tensor in (by_columns.get(shape[1], []) if len(shape) == 2 else [])
+            if tensor.shape[0] >= shape[0] and tensor.shape[0] % shape[0] == 0
+        ]
+        if not candidates:
+            continue
+        from surgery.checkpoint.formats.decode import decode
+
+        for row in sorted({edit.rows[0], edit.rows[-1]})[:SAMPLED_ROWS]:
+            sought = decode(read_row(opened[edit.file], edit.tensor, row), edit.tensor.dtype)
+            if sought is None or not sought.any():
+                continue
+            for path, tensor in candidates:
+                if _holds(opened[path], tensor, row, shape[0], sought):
+                    raise UsageError(
+                        path,
+                        f"{tensor.name} holds a second copy of row {row} of {edit.layer}",
+                        "remove it (unfuse projections, drop backups), and save the model again",
+                    )
+
+
+def _candidates_by_columns(
+    opened: Mapping[str, Weights], edited: Container[tuple[str, str]]
+) -> dict[int, list[tuple[str, Tensor]]]:
+    """Width -> (file, tensor) of every matrix that is neither edited nor explained by its name."""
+    found: dict[int, list[tuple[str, Tensor]]] = {}
     for path, weights in opened.items():
         for tensor in weights.header.tensors.values():
             if _EXPLAINED.search(tensor.name):
                 continue
             if len(tensor.shape) >= 2 and (path, tensor.name) not in edited:
-                by_columns.setdefault(prod(tensor.shape[1:]), []).append((path, tensor))
-    for copy in copies:
-        for name, rows in neurons.items():
-            layer = copy.layers[name]
-            own = opened[layer.file]
-            candidates = [
-                (path, tensor)
-                for path, tensor in by_columns.get(layer.columns, [])
-                if tensor.shape[0] >= layer.rows and tensor.shape[0] % layer.rows == 0
-            ]
-            if not candidates:
-                continue
-            from surgery.checkpoint.formats.decode import decode
-
-            for row in sorted({rows[0], rows[-1]})[:SAMPLED_ROWS]:
-                sought = decode(read_row(own, layer.weight, row), layer.weight.dtype)
-                for path, tensor in candidates:
-                    if (
-                        sought is not None
-                        and sought.any()
-                        and _holds(opened[path], tensor, row, layer.rows, sought)
-                    ):
-                        raise UsageError(
-                            path,
-                            f"{tensor.name} holds a second copy of row {row} of {name}",
-                            "remove it (unfuse projections, drop backups), and save the model again",
-                        )
+                found.setdefault(prod(tensor.shape[1:]), []).append((path, tensor))
+    return found
 
 
 def _holds(weights: Weights, tensor: Tensor, row: int, rows: int, sought: numpy.ndarray) -> bool:

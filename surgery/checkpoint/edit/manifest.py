@@ -138,8 +138,8 @@ def _file_entry(task: FileTask, root: Path, hashes: Hashes) -> dict[str, Any]:
     if hashes.output_value_layers:
         entry["value_layers_sha256"] = hashes.output_value_layers
         source["value_layers_sha256"] = hashes.source_value_layers
-    if task.edits:
-        entry["zeroed"] = {edit.tensor.name: list(edit.rows) for edit in task.edits}
+    for edit in task.edits:
+        entry.setdefault(edit.content.name, {})[edit.tensor.name] = list(edit.rows)
     return entry
 
 

@@ -1,4 +1,4 @@
-"""From a surveyed checkpoint and a `NeuronSet` to a plan: which file is written how, which bytes become zero.
+"""From a surveyed checkpoint and the wanted changes to a plan: which file is written how, with which edits.
 
 Every refusal happens here, before the first byte is written. The plan covers every copy of the denoiser that
 the output will hold; a copy that cannot be patched is either refused (where the pipeline may load it) or left
@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from surgery.checkpoint.edit.hidden_copies import check_no_twin
+from surgery.checkpoint.edit.edits import Change, FileEdits, ZeroRows, edits_by_file
+from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
 from surgery.checkpoint.edit.refusals import patchable_copies, the_denoiser
 from surgery.checkpoint.edit.side_files import check_link, check_side_file, kept_files
 from surgery.checkpoint.formats.safetensors_file import Tensor
@@ -25,26 +26,17 @@ from surgery.neurons import NeuronSet
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """Rows of one tensor that become zero bytes."""
-
-    layer: str
-    tensor: Tensor
-    rows: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class FileTask:
     """One file to write.
 
     Attributes:
         file: its source, action, and path in the output.
-        edits: the rows to zero in it.
+        edits: what takes another content in it.
         value_tensors: the weights and biases of all value layers in it, in the order of their bytes.
     """
 
     file: CheckpointFile
-    edits: tuple[Edit, ...]
+    edits: FileEdits
     value_tensors: tuple[Tensor, ...]
 
     @property
@@ -90,6 +82,7 @@ def make_plan(
     keep: Sequence[str] = (),
     follow_links: bool = False,
     output_name: str = "",
+    changes: Sequence[Change] = (),
 ) -> Plan:
     """Decide what to write, or refuse.
 
@@ -101,11 +94,12 @@ def make_plan(
         keep: files to carry over although no pipeline needs them.
         follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
         output_name: how a single file is called in the output (default: as in the source).
+        changes: what is to become of the denoiser besides the zeroed rows.
 
     Raises:
         UsageError: for every reason in the README's table of refusals; nothing has been written.
     """
-    if not neurons.count:
+    if not neurons.count and not changes:
         raise UsageError("neurons", "there is no neuron to zero", "give at least one row")
     component = the_denoiser(checkpoint)
     warnings = []
@@ -113,16 +107,16 @@ def make_plan(
         shown = f"{component}/config.json".lstrip("/")
         warnings += check_configuration(checkpoint.configurations[component], shown)
     checkpoint, copies = patchable_copies(checkpoint, component, neurons)
-    verdict = _check_fingerprint(checkpoint, copies, component, fingerprint, any_model)
-    warnings += verdict[1]
+    found_in, strangers = _check_fingerprint(checkpoint, copies, component, fingerprint, any_model)
+    warnings += strangers
     files = kept_files(checkpoint, keep)
-    edits = _edits(copies, neurons)
+    edits = edits_by_file(copies, [ZeroRows(neurons), *changes])
     carried = [file for file in files if file.action != LEAVE_OUT]
     if checkpoint.kind == SINGLE and output_name:
         carried = [replace(file, output=output_name) for file in carried]
     warnings += [warning for file in carried if (warning := _dropped(file))]
     tasks = tuple(
-        FileTask(file, tuple(edits.get(file.path, ())), _value_tensors(file, copies)) for file in carried
+        FileTask(file, edits.get(file.path, FileEdits()), _value_tensors(file, copies)) for file in carried
     )
     _check_outputs(tasks)
     for file in carried:
@@ -130,9 +124,9 @@ def make_plan(
             check_side_file(file)
             if not follow_links:
                 check_link(file, checkpoint.source.path)
-    check_no_twin(carried, copies, neurons)
+    check_no_hidden_copy(carried, [edit for task in tasks for edit in task.edits])
     left_out = tuple(file for file in files if file.action == LEAVE_OUT)
-    return Plan(checkpoint, neurons, tasks, copies, left_out, verdict[0], tuple(warnings))
+    return Plan(checkpoint, neurons, tasks, copies, left_out, found_in, tuple(warnings))
 
 
 def _check_fingerprint(
@@ -161,15 +155,6 @@ def _check_fingerprint(
         f"they were found in another model: {own[0]}",
         "localize in this model, or pass --any-model",
     )
-
-
-def _edits(copies: tuple[DenoiserCopy, ...], neurons: NeuronSet) -> dict[str, list[Edit]]:
-    edits: dict[str, list[Edit]] = {}
-    for copy in copies:
-        for layer, rows in neurons.items():
-            for path, tensor in copy.layers[layer].tensors():
-                edits.setdefault(path, []).append(Edit(layer, tensor, rows))
-    return edits
 
 
 def _value_tensors(file: CheckpointFile, copies: tuple[DenoiserCopy, ...]) -> tuple[Tensor, ...]:

@@ -93,7 +93,7 @@ def check_names(file: CheckpointFile, is_denoiser: bool) -> None:
             reason.
 
     Raises:
-        UsageError: quantised, adapted, fused or joint-attention weights; value projections no naming
+        UsageError: quantized, adapted, fused or joint-attention weights; value projections no naming
             explains.
     """
     assert file.weights is not None
@@ -159,12 +159,12 @@ def _check_blocks(file: CheckpointFile, keys: set[str]) -> None:
 
 
 def _check_precision(file: CheckpointFile) -> None:
-    """Quantised weights are packed: a row of numbers is not a row of bytes, and scales lie elsewhere."""
+    """Quantized weights are packed: a row of numbers is not a row of bytes, and scales lie elsewhere."""
     assert file.weights is not None
-    way_out = "patch the unquantised checkpoint, then quantise it again"
+    way_out = "patch the unquantized checkpoint, then quantize it again"
     metadata = file.weights.header.metadata or {}
     if any("torchao" in text.lower() for pair in metadata.items() for text in pair):
-        raise UsageError(file.path, "holds torchao-quantised weights", way_out)
+        raise UsageError(file.path, "holds torchao-quantized weights", way_out)
     for name, tensor in file.weights.header.tensors.items():
         if len(tensor.shape) >= 2 and tensor.dtype in PACKED:
-            raise UsageError(file.path, f"{name} is of dtype {tensor.dtype} (quantised)", way_out)
+            raise UsageError(file.path, f"{name} is of dtype {tensor.dtype} (quantized)", way_out)

@@ -2,10 +2,10 @@
 
 1. The output holds the planned files and no other.
 2. Every weight file has exactly the header it should have.
-3. Every value layer is compared with the source row by row: listed rows are zero bytes, all others are equal.
+3. Every value layer, and whatever else was edited, is compared with what it should hold, byte by byte.
 4. A tensor that looks like a value layer and was not compared in step 3 fails the gate.
 
-Bytes outside the value layers are the kernel's copy and are not read again here (that would double the time);
+All other bytes are the kernel's copy and are not read again here (that would double the time);
 `surgery diff SOURCE OUT --plan neurons.json` compares every byte.
 """
 
@@ -15,10 +15,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from surgery.checkpoint.comparison.tensors import equal_ranges
+from surgery.checkpoint.edit.edits import ZEROS
 from surgery.checkpoint.edit.plan import FileTask, Plan
-from surgery.checkpoint.edit.writing import zero_ranges
 from surgery.checkpoint.formats.safetensors_file import Tensor
+from surgery.checkpoint.formats.same_bytes import equal_ranges
 from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
 from surgery.checkpoint.names.value_layers import value_like
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
@@ -81,37 +81,40 @@ def _verify_weights(
         raise GateError(task.file.output, f"the written file {error.cause}", _WAY_OUT) from None
     if written.header != source.header:
         raise GateError(task.file.output, "its header is not the source's", _WAY_OUT)
-    ranges = zero_ranges(task)
-    rows = {edit.tensor.name: edit.rows for edit in task.edits}
+    zeroed = {edit.tensor.name: len(edit.rows) for edit in task.edits if edit.content is ZEROS}
     verified = set()
     for copy in copies:
         for layer in copy.layers.values():
             for file, tensor in layer.tensors():
                 if file != task.file.path:
                     continue
-                _compare(written, source, tensor, ranges, task.file.output)
+                _compare(written, task, tensor)
                 verified.add(tensor.name)
                 if tensor is layer.weight:
                     counts["value_layers"] += 1
                     counts["rows_compared"] += layer.rows
-                    counts["rows_zero"] += len(rows.get(tensor.name, ()))
+                    counts["rows_zero"] += zeroed.get(tensor.name, 0)
+    for edit in task.edits:
+        if edit.tensor.name not in verified:
+            _compare(written, task, edit.tensor)
+            verified.add(edit.tensor.name)
     return verified
 
 
-def _compare(
-    written: Weights, source: Weights, tensor: Tensor, ranges: list[tuple[int, int]], shown: str
-) -> None:
-    """Every byte of one tensor: zero where planned, the source's elsewhere."""
-    relevant = [place for place in ranges if place[0] < tensor.end and place[1] > tensor.begin]
+def _compare(written: Weights, task: FileTask, tensor: Tensor) -> None:
+    """Every byte of one tensor: the edits' where they say so, the source's elsewhere."""
+    source, shown = task.file.weights, task.file.output
+    assert source is not None
     position = tensor.begin
-    for start, end in [*relevant, (tensor.end, tensor.end)]:
+    for start, end in [*task.edits.within(tensor), (tensor.end, tensor.end)]:
         start, end = max(start, tensor.begin), min(end, tensor.end)
         if not equal_ranges(written, source, position, start):
             raise GateError(shown, f"rows of {tensor.name} outside the plan differ from the source", _WAY_OUT)
         for begin in range(start, end, _STEP):
             stop = min(begin + _STEP, end)
-            if written.read(begin, stop).count(0) != stop - begin:
-                raise GateError(shown, f"a planned row of {tensor.name} is not zero", _WAY_OUT)
+            if written.read(begin, stop) != task.edits.expected(source.read(begin, stop), begin):
+                failure = next(edit.content.failure for edit in task.edits if edit.tensor.name == tensor.name)
+                raise GateError(shown, f"a planned row of {tensor.name} {failure}", _WAY_OUT)
         position = end
 
 

@@ -1,4 +1,4 @@
-"""Write one file of the output: bytes copied by the kernel, then the listed rows overwritten with zeros."""
+"""Write one file of the output: bytes copied by the kernel, then the edited ranges written over."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from surgery.checkpoint.edit.plan import FileTask
-from surgery.checkpoint.formats.safetensors_file import row_positions
 from surgery.checkpoint.survey.roles import CONVERT, INDEX
 from surgery.checkpoint.survey.shards import converted_index
 from surgery.errors import SurgeryError
 
-_ZERO_STEP = 1024 * 1024
+_STEP = 1024 * 1024  # bytes written over at once
 
 Progress = Callable[[int], None]
 
@@ -34,7 +33,7 @@ def write_file(task: FileTask, destination: Path, advance: Progress) -> None:
     try:
         if task.file.weights is not None:
             task.file.weights.write(descriptor, advance)
-            _zero(descriptor, zero_ranges(task))
+            _write_edits(descriptor, task)
         else:
             content = side_content(task)
             with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -47,22 +46,12 @@ def write_file(task: FileTask, destination: Path, advance: Progress) -> None:
         raise SurgeryError(task.file.path, "changed while it was read", "run again when nothing writes to it")
 
 
-def zero_ranges(task: FileTask) -> list[tuple[int, int]]:
-    """Every byte range of the output file that becomes zero, rising, neighbours joined."""
-    ranges = sorted(place for edit in task.edits for place in row_positions(edit.tensor, edit.rows))
-    joined: list[tuple[int, int]] = []
-    for start, end in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def _zero(descriptor: int, ranges: list[tuple[int, int]]) -> None:
-    for start, end in ranges:
+def _write_edits(descriptor: int, task: FileTask) -> None:
+    assert task.file.weights is not None
+    for start, end in task.edits.ranges:
         while start < end:
-            start += os.pwrite(descriptor, bytes(min(_ZERO_STEP, end - start)), start)
+            data = task.file.weights.read(start, min(start + _STEP, end))
+            start += os.pwrite(descriptor, task.edits.expected(data, start), start)
 
 
 def side_content(task: FileTask) -> bytes:

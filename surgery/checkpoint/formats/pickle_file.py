@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEAST_TORCH = (2, 6)
 _WRITE_STEP = 16 * 1024 * 1024
 _DEEPEST_NESTING = 8
-# torch dtype name -> safetensors dtype; anything else (quantised, complex) is refused
+# torch dtype name -> safetensors dtype; anything else (quantized, complex) is refused
 _DTYPES = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -191,7 +191,7 @@ def _layout(tensors: Mapping[str, torch.Tensor], shown: str) -> tuple[Header, by
     for name in order:
         values = tensors[name]
         if str(values.dtype) not in _DTYPES:
-            raise UsageError(shown, f"{name} is of dtype {values.dtype}", "patch the unquantised checkpoint")
+            raise UsageError(shown, f"{name} is of dtype {values.dtype}", "patch the unquantized checkpoint")
         end = position + values.numel() * values.element_size()
         shape = list(values.shape)
         entries[name] = {"dtype": _DTYPES[str(values.dtype)], "shape": shape, "data_offsets": [position, end]}

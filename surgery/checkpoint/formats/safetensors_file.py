@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -55,7 +56,7 @@ _IMPOSTORS = {
     b"PK\x03\x04": ("is a zip archive (a torch pickle?), not safetensors", "give it its true suffix"),
     b"\x80": ("is a pickle, not safetensors", "give it its true suffix (.bin, .ckpt)"),
     b"<": ("is a web page, not safetensors", "download it again"),
-    b"GGUF": ("is a GGUF file (quantised weights)", "give the unquantised checkpoint"),
+    b"GGUF": ("is a GGUF file (quantized weights)", "give the unquantized checkpoint"),
 }
 
 
@@ -134,15 +135,19 @@ def parse_header(file: BinaryIO, file_bytes: int, shown: str) -> Header:
 
 
 def row_positions(tensor: Tensor, rows: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The byte ranges of the given rising rows, neighbours joined into one range."""
-    joined: list[tuple[int, int]] = []
-    for row in rows:
-        start, end = tensor.row_range(row)
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
+    """The byte ranges of the given rising rows, neighbors joined into one range."""
+    return joined(tensor.row_range(row) for row in rows)
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rising byte ranges, those that touch made one."""
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
         else:
-            joined.append((start, end))
-    return joined
+            found.append((start, end))
+    return found
 
 
 def _parse_json(raw: bytes, shown: str) -> tuple[list[Tensor], dict[str, str] | None]:

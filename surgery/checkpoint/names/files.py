@@ -55,7 +55,7 @@ OTHER_WEIGHTS = {
     ".mlmodel": "a Core ML copy of the weights",
     ".mlpackage": "a Core ML copy of the weights",
     ".flashpack": "a flashpack copy of the weights",
-    ".gguf": "a quantised GGUF copy of the weights",
+    ".gguf": "a quantized GGUF copy of the weights",
     ".engine": "a TensorRT copy of the weights",
     ".npz": "arrays that may be weights",
     ".npy": "arrays that may be weights",

@@ -92,8 +92,8 @@ REFUSED_NAMES = (
         re.compile(
             r"quant_state|\.SCB$|\.absmax$|\.quant_map$|(^|\.)scaled_fp8$|\.scale_weight$|\.(qweight|qzeros)$"
         ),
-        "holds quantised weights",
-        "patch the unquantised checkpoint, then quantise it again",
+        "holds quantized weights",
+        "patch the unquantized checkpoint, then quantize it again",
     ),
     RefusedName(
         re.compile(
@@ -133,7 +133,7 @@ REFUSED_NAMES = (
 
 
 def value_name(key: str) -> ValueName | None:
-    """Recognise the name of a value layer's weight or bias in any naming; None for any other tensor.
+    """Recognize the name of a value layer's weight or bias in any naming; None for any other tensor.
 
     The match is anchored at both ends, so that `attn2.processor.to_v_ip.0.weight`, `attn2.to_v.lora_A.weight`
     and the like are not taken for it.

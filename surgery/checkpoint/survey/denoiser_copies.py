@@ -16,7 +16,7 @@ from surgery.checkpoint.names.value_layers import EMA, value_name
 from surgery.errors import UsageError
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
-# dtypes of matrices that only quantisation produces
+# dtypes of matrices that only quantization produces
 PACKED = frozenset(
     {"U8", "I8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 )
