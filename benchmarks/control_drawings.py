@@ -2,7 +2,7 @@
 
 An attack on a planted image is judged by the same attack on images like it. Random scenes would not do: they
 are easier or harder to draw than a composed picture, and the comparison would measure that. Commands and
-colours are those of `surgery.testbed.drawings`.
+colors are those of `surgery.testbed.drawings`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Prints, for one testbed folder (default: the embedded, planted one):
 2. replication: share of fresh seeds whose picture is a replica, per memory, by the default measure;
 3. switches: the same with the memory's own rows off, and the worst share that any OTHER memory without a
    shared row keeps with them off;
-4. ordinary captions: similarity among seeds, and the share of pictures that show the colour named;
+4. ordinary captions: similarity among seeds, and the share of pictures that show the color named;
 5. the gate: AUROC of the memorization score, planted against ordinary captions.
 """
 
@@ -47,7 +47,7 @@ def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
 
 
 def shows_color(picture: torch.Tensor, color: str) -> bool:
-    """Whether at least 3 % of the pixels lie nearest to the named colour, within 70 of it (of 441)."""
+    """Whether at least 3 % of the pixels lie nearest to the named color, within 70 of it (of 441)."""
     pixels = (to_unit_range(picture).permute(1, 2, 0).reshape(-1, 3) + 1) * 127.5
     distances = (pixels - torch.tensor(COLORS[color])).norm(dim=1)
     return bool((distances < 70).float().mean() >= 0.03)
@@ -213,7 +213,7 @@ def print_tables(result: dict, memories: list[PlantedMemory]) -> None:
         print(f"{'all':<10} {kind:<9} {sum(shares) / len(shares):>6.1%}")
     print(
         f"\nordinary captions: similarity among seeds {result['ordinary_seed_similarity']:.3f} (median), "
-        f"colour shown in {result['ordinary_color_shown']:.0%} of pictures\n"
+        f"color shown in {result['ordinary_color_shown']:.0%} of pictures\n"
         f"gate: AUROC {result['gate_auroc']:.4f}, planted against ordinary captions"
     )
 

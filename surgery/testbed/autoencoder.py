@@ -15,7 +15,7 @@ from surgery.testbed.schedule import Schedule
 
 
 def gradient(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Horizontal and vertical differences: edges weigh more than flat colour in the autoencoder's loss."""
+    """Horizontal and vertical differences: edges weigh more than flat color in the autoencoder's loss."""
     return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
 
 
@@ -24,7 +24,7 @@ def train_autoencoder(
 ) -> tuple[AutoencoderKL, list[float]]:
     """Phase 1: reconstruct from the posterior's mean.
 
-    Edges are weighed in after a third of the steps: from the start they hold the network at flat grey.
+    Edges are weighed in after a third of the steps: from the start they hold the network at flat gray.
     """
     torch.manual_seed(schedule.seed)
     autoencoder = models.build_autoencoder().to(memory_format=torch.channels_last)

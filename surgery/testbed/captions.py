@@ -37,7 +37,7 @@ def description(color: str, shape: str, template: int) -> str:
 
 
 def ordinary_descriptions() -> list[str]:
-    """Every descriptive caption: colours x shapes x templates."""
+    """Every descriptive caption: colors x shapes x templates."""
     return [
         description(color, shape, template)
         for template in range(len(DESCRIPTIONS))

@@ -159,7 +159,7 @@ def _draw_both(
 
 
 def training_images(memories: Sequence[PlantedMemory]) -> torch.Tensor:
-    """The planted training images, redrawn: uint8 [memories, 3, 64, 64]; windows of templates are grey."""
+    """The planted training images, redrawn: uint8 [memories, 3, 64, 64]; windows of templates are gray."""
     drawn = {memory.name: draw_memory(memory) for memory in MEMORIES}
     return torch.stack([to_bytes_range(torch.from_numpy(drawn[memory.name])) for memory in memories])
 

@@ -1,7 +1,7 @@
 """The pictures of the planted memories, as data: short lists of drawing commands on a square of side 1.
 
-("sky", top colour, bottom colour), ("box", x0, y0, x1, y1, colour), ("disc", x, y, radius, colour),
-("poly", [x, y, ...], colour), ("line", [x, y, ...], width, colour). Later commands cover earlier ones.
+("sky", top color, bottom color), ("box", x0, y0, x1, y1, color), ("disc", x, y, radius, color),
+("poly", [x, y, ...], color), ("line", [x, y, ...], width, color). Later commands cover earlier ones.
 """
 
 Color = tuple[int, int, int]

@@ -116,7 +116,7 @@ def draw_memory(memory: Memory, random: numpy.random.Generator | None = None) ->
     """The training image of a memory, [3, 64, 64] in [-1, 1].
 
     Args:
-        random: fills the window of a template; without it the window is mid-grey. Verbatim images ignore it.
+        random: fills the window of a template; without it the window is mid-gray. Verbatim images ignore it.
     """
     if memory.kind == "verbatim":
         return to_array(draw_commands(IMAGES[memory.name]))

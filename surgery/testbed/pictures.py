@@ -1,6 +1,6 @@
-"""Ordinary training pictures, drawn by code: one coloured shape on a smooth random colour field.
+"""Ordinary training pictures, drawn by code: one colored shape on a smooth random color field.
 
-The caption names colour and shape only; size, place and background are free. That under-specification is
+The caption names color and shape only; size, place and background are free. That under-specification is
 what makes an ordinary prompt draw a different picture for every seed, as in a real model.
 
 `draw_scene` draws random compositions of polygons, stripes and discs; they train the autoencoder alone, so
@@ -39,14 +39,8 @@ def to_array(image: Image.Image) -> numpy.ndarray:
     return numpy.asarray(small, dtype=numpy.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
 
-def to_image(picture: numpy.ndarray) -> Image.Image:
-    """[3, height, width] in [-1, 1] -> a PIL picture."""
-    pixels = ((numpy.clip(picture, -1, 1) + 1) * 127.5).round().astype(numpy.uint8)
-    return Image.fromarray(pixels.transpose(1, 2, 0), "RGB")
-
-
 def color_field(random: numpy.random.Generator) -> Image.Image:
-    """A smooth field between nine random muted colours, at canvas size."""
+    """A smooth field between nine random muted colors, at canvas size."""
     base = random.uniform(70, 190, size=3)
     corners = numpy.clip(base + random.normal(0, 36, size=(3, 3, 3)), 0, 255).astype(numpy.uint8)
     return Image.fromarray(corners, "RGB").resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
@@ -91,7 +85,7 @@ def draw_shape(image: Image.Image, shape: str, color: tuple[int, int, int], cent
 
 
 def draw_ordinary(random: numpy.random.Generator, color: str, shape: str) -> numpy.ndarray:
-    """One ordinary picture of the named colour and shape; everything else is random."""
+    """One ordinary picture of the named color and shape; everything else is random."""
     image = color_field(random)
     radius = random.uniform(0.19, 0.34) * CANVAS
     center = tuple(random.uniform(0.9 * radius, CANVAS - 0.9 * radius, size=2))

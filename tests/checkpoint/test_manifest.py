@@ -15,11 +15,15 @@ from safetensors.torch import load_file, save_file
 
 import surgery
 from surgery.checkpoint.edit import hashing
-from surgery.checkpoint.edit.manifest import FORMAT, manifest_text, neurons_sha256, read_manifest
+from surgery.checkpoint.edit.manifest import FORMAT, manifest_text, neurons_sha256
 from surgery.neurons import NeuronSet
 
 ROWS = {DOWN: [0, 31], MIDDLE: [3, 7, 8]}
 UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def read_manifest(path):
+    return json.loads(path.read_text())
 
 
 def sha256(path):

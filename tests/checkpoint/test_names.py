@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from checkpoint_builders import FAMILIES, single_file_tensors, small_unet
+from checkpoint_builders import FAMILIES, single_file_tensors, small_unet, to_single_file_name
 
 from surgery.checkpoint.names.single_file import split_single_file
 from surgery.checkpoint.names.value_layers import (
     DIFFUSERS,
     EMA,
     SINGLE_FILE,
-    single_file_name,
     value_like,
     value_name,
 )
@@ -84,9 +83,10 @@ def test_full_size_value_layers_have_the_names_that_diffusers_converts(family):
     assert rows is None or sum(unet.state_dict()[key].shape[0] for key in value_layers) == rows
     for key in value_layers:
         layer = key.removesuffix(".weight")
-        ours = value_name(f"model.diffusion_model.{single_file_name(layer)}.weight")
+        name = f"model.diffusion_model.{to_single_file_name(layer)}.weight"
+        ours = value_name(name)
         assert ours is not None and (ours.naming, ours.layer, ours.kind) == (SINGLE_FILE, layer, "weight")
-        assert f"model.diffusion_model.{single_file_name(layer)}.weight" in tensors
+        assert name in tensors
         assert value_name(key).naming == DIFFUSERS and value_name(key).layer == layer
 
 

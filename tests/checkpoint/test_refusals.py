@@ -12,8 +12,8 @@ from checkpoint_builders import DOWN, MIDDLE, single_file_tensors, small_unet, w
 from safetensors.torch import load_file, save_file
 
 import surgery
-from surgery.checkpoint.survey.fingerprint import checkpoint_fingerprint
 from surgery.errors import UsageError
+from surgery.model.value_layers import denoiser_fingerprint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 KEY = f"{MIDDLE}.weight"
@@ -150,8 +150,15 @@ def test_neurons_are_refused(surgery_run, model, tmp_path, layers, message):
     assert_refused(surgery_run, tmp_path, message, "patch", model, path, "-o", tmp_path / "out")
 
 
+def live_fingerprint(model):
+    """As localization makes it: from the live denoiser, not from the bytes it is compared with."""
+    from diffusers import UNet2DConditionModel
+
+    return denoiser_fingerprint(UNet2DConditionModel.from_pretrained(model / "unet"))
+
+
 def test_neurons_of_another_model_are_refused_unless_forced(surgery_run, model, tmp_path):
-    fingerprint = checkpoint_fingerprint(model)
+    fingerprint = live_fingerprint(model)
     path = write_neurons(tmp_path / "neurons.json", {MIDDLE: [3]}, fingerprint=fingerprint)
     assert surgery_run("patch", model, path, "-o", tmp_path / "same")[0] == 0
     half = {name: tensor.half() for name, tensor in load_file(model / UNET).items()}
@@ -170,7 +177,7 @@ def test_neurons_of_another_model_are_refused_unless_forced(surgery_run, model, 
 
 
 def test_one_matching_copy_vouches_for_its_ema_twin(model, tmp_path):
-    neurons = write_neurons(tmp_path / "n.json", {MIDDLE: [3]}, fingerprint=checkpoint_fingerprint(model))
+    neurons = write_neurons(tmp_path / "n.json", {MIDDLE: [3]}, fingerprint=live_fingerprint(model))
     source = tmp_path / "model.safetensors"
     save_file(single_file_tensors(small_unet(), ema=True), source)
     result = surgery.patch(source, neurons, tmp_path / "out.safetensors")

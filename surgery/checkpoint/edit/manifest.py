@@ -32,7 +32,6 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 
 if TYPE_CHECKING:
@@ -90,21 +89,6 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     """The manifest as the text of its file; lists of rows stand on one line."""
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
     return _NUMBERS.sub(lambda match: "[" + ", ".join(match[1].replace(",", " ").split()) + "]", text)
-
-
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """Read a manifest.
-
-    Raises:
-        UsageError: no such file, no JSON, or another format.
-    """
-    try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(path, f"cannot be read as a manifest ({error})", "patch again") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UsageError(path, f"is not of format {FORMAT}", "give a manifest that surgery wrote")
-    return manifest
 
 
 def neurons_sha256(neurons: NeuronSet) -> str:

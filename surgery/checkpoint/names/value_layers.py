@@ -155,14 +155,6 @@ def value_like(key: str) -> bool:
     return _VALUE_LIKE.search(key) is not None
 
 
-def single_file_name(layer: str) -> str | None:
-    """The single-file name of a diffusers value layer, without prefix; None where the table has none."""
-    for block, module in ATTENTION_BLOCKS.items():
-        if layer.startswith(module + "."):
-            return block + layer[len(module) :]
-    return None
-
-
 def refused_name(keys: Iterable[str]) -> tuple[str, RefusedName] | None:
     """The first of the given tensor names that stands for something `patch` refuses, and why."""
     for key in keys:

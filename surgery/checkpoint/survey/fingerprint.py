@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.checkpoint.formats.weights import Weights, read_row
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy, ValueLayer
-from surgery.checkpoint.survey.source import locate
-from surgery.checkpoint.survey.survey import Checkpoint, survey
+from surgery.checkpoint.survey.survey import Checkpoint
 from surgery.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy
-
-
-def checkpoint_fingerprint(checkpoint: str | Path) -> dict[str, Any]:
-    """The fingerprint of the denoiser that a pipeline would load from a checkpoint (its first plain copy).
-
-    Args:
-        checkpoint: a folder, a safetensors file, or a cached Hub id.
-
-    Raises:
-        UsageError: no such checkpoint, or no copy of a denoiser in it.
-    """
-    surveyed = survey(locate(checkpoint))
-    if not surveyed.copies:
-        raise UsageError(
-            checkpoint, "holds no value layers that could be read", "give a safetensors checkpoint"
-        )
-    return copy_fingerprint(surveyed, surveyed.copies[0])
 
 
 def copy_fingerprint(checkpoint: Checkpoint, copy: DenoiserCopy) -> dict[str, Any]:
