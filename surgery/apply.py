@@ -33,7 +33,12 @@ class Applied:
     @property
     def unresolved(self) -> int:
         """Prompts whose memory no set of neurons broke: it is still in the checkpoint."""
-        return sum(record.outcome == UNRESOLVED for record in self.localization.records)
+        return len(self.localization.with_outcome(UNRESOLVED))
+
+    @property
+    def unconfirmed(self) -> int:
+        """Prompts whose memory is broken on the seeds of the search, but not on fresh ones."""
+        return len(self.localization.left()) - self.unresolved
 
 
 def apply_recipe(
@@ -77,7 +82,8 @@ def apply_recipe(
     if not found.neurons.count:
         return Applied(found, None)
     patch(source, neurons_file, output, revision=recipe.model.revision, quiet=quiet)
-    if not diff(source, output, plan=found.neurons, quiet=quiet).as_planned:
+    proof = diff(source, output, plan=found.neurons, revision=recipe.model.revision, quiet=quiet)
+    if not proof.as_planned:
         raise GateError(output, "differs from its source in more than the plan", "do not publish it")
     return Applied(found, output)
 

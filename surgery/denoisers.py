@@ -9,7 +9,7 @@ else. Sources: the model definitions in diffusers' `models/unets/` and `models/t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 BLOCKS = ("down", "mid", "up")
@@ -26,19 +26,21 @@ class Denoiser:
         family: its name for people.
         attentions: regular expression of what stands before `attn2.to_v` in the names of its value layers.
         width_setting: the setting that is the width of the text embedding, where the configuration has one.
-        conditioning: how the live model is told about a prompt (`surgery.model.conditioning`); "" where
-            neurons can be patched, but not be found or audited.
+        conditioning: how the live model is told about a prompt: value of the setting `addition_embed_type` ->
+            the inputs it takes besides the text embedding (`surgery.model.conditioning` makes them). Empty
+            where neurons can be patched, but not be found or audited.
     """
 
     family: str
     attentions: str
     width_setting: str = "cross_attention_dim"
-    conditioning: str = ""
+    conditioning: Mapping[str | None, tuple[str, ...]] = field(default_factory=dict)
 
 
+_UNET_INPUTS = {None: (), "text": (), "text_time": ("text_embeds", "time_ids")}
 _UNET, _STACK = r"(?:down_blocks|up_blocks|mid_block)\.[a-z0-9_.]*", r"transformer_blocks\.\d+\."
 DENOISERS: Mapping[str, Denoiser] = {
-    "UNet2DConditionModel": Denoiser("U-Net", _UNET, conditioning="encoder_hidden_states"),
+    "UNet2DConditionModel": Denoiser("U-Net", _UNET, conditioning=_UNET_INPUTS),
     "PixArtTransformer2DModel": Denoiser("PixArt", _STACK),
     "Transformer2DModel": Denoiser("PixArt", _STACK),
     "SanaTransformer2DModel": Denoiser("Sana", _STACK),
@@ -93,7 +95,15 @@ def live_refusal(name: str, configuration: Mapping[str, Any]) -> str | None:
         return f"a {name} ({DENOISERS[name].family}) can be patched, but not localized or audited yet"
     if projected := configuration.get("encoder_hid_dim_type"):
         return f"it projects its text again (encoder_hid_dim_type {projected!r})"
+    addition = configuration.get("addition_embed_type")
+    if addition not in DENOISERS[name].conditioning:
+        return f"it is told more than the prompt (addition_embed_type {addition!r})"
     return None
+
+
+def further_inputs(name: str, configuration: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a live denoiser that is not refused takes besides the text embedding."""
+    return DENOISERS[name].conditioning[configuration.get("addition_embed_type")]
 
 
 def localizable() -> list[str]:

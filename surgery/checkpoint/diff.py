@@ -34,6 +34,7 @@ def diff(
     b: str | Path,
     *,
     plan: NeuronSet | Mapping[str, Sequence[int]] | str | Path | None = None,
+    revision: str | None = None,
     tolerance: float = 0.0,
     changes: Sequence[Change] = (),
     quiet: bool = True,
@@ -44,6 +45,7 @@ def diff(
         a: the first, with a plan the source.
         b: the second, with a plan the patched one.
         plan: neurons; the result then says whether the difference is exactly that these are zero in B.
+        revision: of A, where it is a Hub id: branch, tag or commit.
         tolerance: relative difference of two values that counts as none; above 0 it also bridges dtypes (an
             fp16 twin against float32). 0 compares bytes.
         changes: what else is planned (`surgery.checkpoint.edit.edits.Change`), as `patch` was told.
@@ -62,7 +64,7 @@ def diff(
         )
     neurons = NeuronSet() if plan is None else load_neurons(plan)[0]
     planned = None if plan is None and not changes else [ZeroRows(neurons), *changes]
-    pairing = pair_checkpoints(survey(locate(a), open_pickle), survey(locate(b), open_pickle))
+    pairing = pair_checkpoints(survey(locate(a, revision), open_pickle), survey(locate(b), open_pickle))
     try:
         return _diff(pairing, planned, neurons, tolerance, quiet)
     except OSError as error:

@@ -45,13 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
             "neurons": count,
             "prompts": len(applied.localization.records),
             "unresolved": applied.unresolved,
+            "unconfirmed": applied.unconfirmed,
         }
         print(json.dumps(summary))
     elif applied.output is None:
         print("no prompt is memorized: nothing to zero, no checkpoint written")
     else:
         print(f"{count} neurons zeroed: {applied.output}; the evidence: {neurons_file} (do not publish it)")
-    if applied.unresolved:
-        print(f"{applied.unresolved} prompts stay memorized: do not publish", file=sys.stderr)
+    left = applied.unresolved + applied.unconfirmed
+    if left:
+        fresh = f" ({applied.unconfirmed} of them on fresh seeds)" if applied.unconfirmed else ""
+        print(f"{left} prompts stay memorized{fresh}: do not publish", file=sys.stderr)
         return 3
     return 0

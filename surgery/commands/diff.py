@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plan", metavar="NEURONS", help="exit 0 only if B is A with exactly these rows zero, else 3"
     )
     parser.add_argument(
+        "--revision", help="of A, where it is a Hub id: branch, tag or commit (default: main)"
+    )
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=0.0,
@@ -37,7 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.checkpoint.diff import diff
 
     found = diff(
-        arguments.a, arguments.b, plan=arguments.plan, tolerance=arguments.tolerance, quiet=arguments.quiet
+        arguments.a,
+        arguments.b,
+        plan=arguments.plan,
+        revision=arguments.revision,
+        tolerance=arguments.tolerance,
+        quiet=arguments.quiet,
     )
     print(json.dumps(as_json(found)) if arguments.json else as_table(found))
     return 0 if found.as_planned is not False else 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from surgery.commands import localization_options as options
 
@@ -129,13 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             remove_journals(journal)
     if processes.is_main:
         _print_result(result, str(output), arguments)
-    left = [record for record in result.records if _is_left(record)]
-    return 3 if arguments.strict and left else 0
-
-
-def _is_left(record: Any) -> bool:
-    confirmed = record.details.get("confirmed") or {}
-    return record.outcome == "unresolved" or confirmed.get("broken") is False
+    return 3 if arguments.strict and result.left() else 0
 
 
 def _print_result(result: Localization, output: str, arguments: argparse.Namespace) -> None:
@@ -209,11 +203,7 @@ def _warnings(result: Localization) -> list[str]:
             f"their neurons are {fate}: "
             + "; ".join(options.shortened(record.prompt, 50) for record in unresolved[:5])
         )
-    unconfirmed = [
-        record
-        for record in result.with_outcome("localized")
-        if (record.details.get("confirmed") or {}).get("broken") is False
-    ]
+    unconfirmed = [record for record in result.with_outcome("localized") if record.is_left]
     if unconfirmed:
         warnings.append(
             f"{len(unconfirmed)} prompt(s) NOT CONFIRMED on fresh seeds: "

@@ -36,6 +36,12 @@ class PromptRecord:
     refined: NeuronSet = field(default_factory=NeuronSet)
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the memory is left: no set of neurons broke it, or not on fresh seeds."""
+        confirmed = self.details.get("confirmed") or {}
+        return self.outcome == UNRESOLVED or confirmed.get("broken") is False
+
     def as_json(self) -> dict[str, Any]:
         """One entry of `prompts` in `neurons.json`, and one line of the journal."""
         document: dict[str, Any] = {
@@ -81,6 +87,10 @@ class Localization:
     def with_outcome(self, outcome: str) -> list[PromptRecord]:
         """The records with that outcome."""
         return [record for record in self.records if record.outcome == outcome]
+
+    def left(self) -> list[PromptRecord]:
+        """The records of prompts whose memory is left."""
+        return [record for record in self.records if record.is_left]
 
     def as_json(self) -> dict[str, Any]:
         """The whole `neurons.json`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from surgery.denoisers import further_inputs
 from surgery.errors import UsageError
 from surgery.model.pipeline import LiveModel
 
@@ -62,7 +63,7 @@ def encode_prompts(model: LiveModel, prompts: Sequence[str]) -> Conditioning:
         prompt=list(prompts), device=model.device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     embeddings = encoded[0].to(model.dtype)
-    if getattr(model.denoiser.config, "addition_embed_type", None) != "text_time":
+    if not further_inputs(type(model.denoiser).__name__, model.denoiser.config):
         return Conditioning(embeddings)
     scale = model.pipeline.vae_scale_factor
     height, width = (side * scale for side in model.latent_shape[1:])
