@@ -92,7 +92,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in rows:
         cells = (" ".join(cell.split()).replace("|", r"\|") for cell in row)
-        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+        lines.append(re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(cells)} |"))
     return "\n".join(lines)
 
 
@@ -156,6 +156,9 @@ def option_tables(name: str) -> str:
         title = "Options" if group == "options" else f"Options: {group}"
         rows3 = [(one.written, one.default, one.meaning) for one in members]
         parts.append(f"**{title}**\n\n" + table(("option", "default", "meaning"), rows3))
+    parts.append(
+        "As every command, it also takes `--json` (JSON instead of a table) and `--quiet` (no bars)."
+    )
     return "\n\n".join(parts)
 
 
@@ -191,9 +194,9 @@ def _value(action: argparse.Action) -> str:
 def _default_and_meaning(action: argparse.Action, help_text: str) -> tuple[str, str]:
     """The default of an option as its help says it, else as argparse knows it; and the help without it."""
     meaning = help_text.strip()
-    if found := re.search(r"\s*\(default:? ((?:[^()]|\([^()]*\))*)\)", meaning):
-        if not found[1].startswith("on "):  # "float32 (default on a CPU), float16, ..." says it by itself
-            return found[1], meaning[: found.start()] + meaning[found.end() :]
+    # not "float32 (default on a CPU), float16, ...", which says it by itself
+    if found := re.search(r"\s*\(default:? (?!on )((?:[^()]|\([^()]*\))*)\)", meaning):
+        return found[1], meaning[: found.start()] + meaning[found.end() :]
     if found := re.match(r"default:? (.*)$", meaning):
         return found[1], ""
     if found := re.search(r"(\S+) \(default[,)]", meaning):
@@ -282,12 +285,21 @@ def format_table(one: formats.Format) -> str:
     ]
     if one.tag:
         facts.insert(0, f"- Format tag: `{one.tag}`.")
-    rows = [(f"`{each.path}`", each.type, _meaning(each)) for each in one.fields]
+    rows = [(f"`{each.path}`", _type(each), _meaning(each)) for each in one.fields]
     parts = ["\n".join(facts), table(("field", "type", "meaning"), rows)]
     if one.tensors:
         rows = [(f"`{each.path}`", each.type, _meaning(each)) for each in one.tensors]
         parts.append(table(("tensor", "type", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def _type(field: formats.FormatField) -> str:
+    return re.sub(
+        r"^list of (integer|number|text)", lambda found: f"list of {_PLURALS[found[1]]}", field.type
+    )
+
+
+_PLURALS = {"integer": "integers", "number": "numbers", "text": "texts"}
 
 
 def _meaning(field: formats.FormatField) -> str:
