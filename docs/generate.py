@@ -157,7 +157,8 @@ def option_tables(name: str) -> str:
         rows3 = [(one.written, one.default, one.meaning) for one in members]
         parts.append(f"**{title}**\n\n" + table(("option", "default", "meaning"), rows3))
     parts.append(
-        "As every command, it also takes `--json` (JSON instead of a table) and `--quiet` (no bars)."
+        "As every command, it also takes `--json` (JSON instead of a table) and `--quiet` (no progress bars, "
+        "no notes)."
     )
     return "\n\n".join(parts)
 
@@ -268,7 +269,7 @@ def format_overview() -> str:
             one.name,
             f"`{one.tag}`" if one.tag else "",
             one.file,
-            one.public.split(":")[0].split(",")[0].lower(),
+            re.split("[:.]", one.public)[0].lower(),
         )
         for one in formats.FORMATS
     ]
@@ -281,7 +282,7 @@ def format_table(one: formats.Format) -> str:
         f"- Lies: {one.file}.",
         f"- Written by: {one.written_by}.",
         f"- May be published? {one.public}",
-        f"- Is {one.shape}.",
+        f"- Shape: {one.shape}.",
     ]
     if one.tag:
         facts.insert(0, f"- Format tag: `{one.tag}`.")

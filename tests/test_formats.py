@@ -92,6 +92,15 @@ def held_against(format_, *documents) -> Described:
     return described
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small only lose by several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny pipeline with memories built by hand, from a folder, live."""
