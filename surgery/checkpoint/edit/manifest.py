@@ -1,22 +1,8 @@
 """`surgery-manifest.json`: what was done to a checkpoint, as a fact that others can check.
 
-Format `surgery.manifest/1`, a JSON object with the fields
-
-- ``format``: the tag.
-- ``versions``: of surgery and python, and of torch where pickles were converted.
-- ``source``: ``name`` (a Hub id or the last part of a path), ``kind``, ``family``, ``revision`` (or null).
-- ``neurons``: ``count``, ``layers`` (diffusers layer name -> rows zeroed), ``sha256`` of the layers as
-  canonical JSON, ``fingerprint`` (`matches`, `differs`, `not given`).
-- ``copies``: every copy of the denoiser: ``label``, ``naming``, ``variant``, ``dtypes``, ``files``.
-- ``files``: every file of the output but the manifest: ``path``, ``role``, ``action``, ``bytes``, ``sha256``,
-  the ``source`` it was made from (``path``, ``bytes``, ``sha256``), and, where rows were zeroed, ``zeroed``:
-  tensor name -> rows. A sha256 is null for a file above 64 MB unless hashing whole files was asked for; files
-  with value layers have ``value_layers_sha256`` (header and value layers) before and after in any case.
-- ``left_out``: weight files of the source that the output lacks: ``path``, ``role``, ``bytes``, ``reason``;
-  ``left_out_others``: suffix -> number of other files (their names may tell what nobody should publish).
-- ``verified``: what was compared before publishing.
-
-It holds no prompt, no picture, and no path of the machine it was written on.
+Every field of the format `surgery.manifest/1` is described in `surgery.formats`. Files up to 64 MB are hashed
+whole; of larger ones the header and the value layers, unless hashing whole files was asked for. The manifest
+holds no prompt, no picture, and no path of the machine it was written on.
 """
 
 from __future__ import annotations

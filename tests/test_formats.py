@@ -1,0 +1,256 @@
+"""`surgery.formats` against real documents, both ways: what they hold is described, and the reverse."""
+
+import copy
+import json
+import struct
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import planted_model
+import pytest
+import torch
+
+import surgery
+from surgery import formats
+from surgery.auditing.settings import AuditSettings
+from surgery.formats import FORMATS, RECORD, FormatField
+from surgery.localization.calibration import calibrate
+from surgery.localization.calibration_file import write_calibration
+from surgery.localization.scan import scan
+from surgery.localization.settings import LocalizeSettings
+from surgery.model.pipeline import load_pipeline
+from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+
+CAPTIONS = planted_model.ordinary_captions(12)
+CORPUS = [planted_model.caption("v"), planted_model.caption("w"), CAPTIONS[0]]
+SEARCH = LocalizeSettings(seeds=3, confirm_seeds=2, seed=1)
+AUDIT = AuditSettings(
+    seeds=3, steps=2, guidance=1.0, ordinary=1, ordinary_seeds=2, timesteps=1, attack=True, curve=(0, 1),
+    restarts=1, attack_seeds=1, attack_batch=1, alpha=0.4, controls=2,
+)  # fmt: skip
+# what no document here has: it takes a contradiction in a search, or weights of one's own
+RARE = {"prompts[].fell_back", "fell_back"} | {
+    f"ordinary.quality.{name}" for name in ("clip_score.*", "distances.*", "distances.*.*")
+}
+
+
+class Described:
+    """Holds documents against the fields that describe them; `seen` collects the fields that occurred."""
+
+    def __init__(self, described: tuple[FormatField, ...]) -> None:
+        self.fields = {one.path: one for one in described}
+        assert len(self.fields) == len(described), "a path stands twice"
+        self.seen: set[str] = set()
+
+    def check(self, value, path: str = "") -> None:
+        known = self.fields.get(path)
+        if known is not None:
+            self.seen.add(path)
+            assert _has_type(value, known.type), f"{path} is {value!r}, not {known.type}"
+            if known.type == "any":
+                return
+        elif not any(other.startswith((f"{path}.", f"{path}[]")) for other in self.fields) and path:
+            raise AssertionError(f"{path} is not described in surgery/formats.py")
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                exact, star = (f"{path}.{last}".lstrip(".") for last in (name, "*"))
+                self.check(inner, exact if self._leads_on(exact) or not self._leads_on(star) else star)
+        elif isinstance(value, list) and self._leads_on(f"{path}[]"):
+            for inner in value:
+                self.check(inner, f"{path}[]")
+
+    def _leads_on(self, path: str) -> bool:
+        return path in self.fields or any(
+            other.startswith((f"{path}.", f"{path}[]")) for other in self.fields
+        )
+
+    def assert_complete(self) -> None:
+        unseen = set(self.fields) - self.seen - RARE
+        assert not unseen, f"described in surgery/formats.py, but in no document: {sorted(unseen)}"
+        always = {path for path in RARE & set(self.fields) if not self.fields[path].only}
+        assert not always, f"not marked as optional: {sorted(always)}"
+
+
+def _has_type(value, kind: str) -> bool:
+    if kind.endswith(" or null"):
+        return value is None or _has_type(value, kind.removesuffix(" or null"))
+    if kind.startswith("list"):
+        inner = kind.removeprefix("list").removeprefix(" of ")
+        return isinstance(value, list) and (not inner or all(_has_type(one, inner) for one in value))
+    if kind in ("integer", "number"):
+        allowed = int if kind == "integer" else (int, float)
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return kind == "any" or isinstance(value, {"text": str, "boolean": bool, "object": dict}[kind])
+
+
+def held_against(format_, *documents) -> Described:
+    described = Described(format_.fields)
+    for document in documents:
+        assert not format_.tag or document["format"] == format_.tag
+        described.check(document)
+    return described
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small only lose by several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny pipeline with memories built by hand, from a folder, live."""
+    folder = tmp_path_factory.mktemp("formats") / "model"
+    planted_model.planted_pipeline(folder.with_name("tokenizer")).save_pretrained(folder)
+    return load_pipeline(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def calibration(model):
+    return calibrate(model, CAPTIONS, SEARCH, score_prompts=4)
+
+
+@pytest.fixture(scope="module")
+def localized(model, calibration, tmp_path_factory):
+    """(the document of neurons.json, the lines of the journal)"""
+    folder = tmp_path_factory.mktemp("localized")
+    found = surgery.localize(
+        model, CORPUS, settings=SEARCH, calibration=calibration, journal=folder / "journal"
+    )
+    found.write(folder / "neurons.json")
+    lines = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
+    return json.loads((folder / "neurons.json").read_text()), lines
+
+
+def test_neurons_json_is_described(localized):
+    described = held_against(formats.NEURONS, localized[0])
+    by_hand = {"format": formats.NEURONS.tag, "layers": {"mid_block.attn2.to_v": [3]}}
+    described.check(by_hand)
+    described.assert_complete()
+
+
+def test_the_journal_is_described(localized):
+    header, *records = localized[1]
+    held_against(formats.JOURNAL, header).assert_complete()
+    described = Described(RECORD)
+    for record in records:
+        described.check(record)
+    described.assert_complete()
+
+
+def test_the_calibration_is_described(model, calibration, tmp_path):
+    write_calibration(calibration, tmp_path / "calibration.safetensors")
+    content = (tmp_path / "calibration.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    held_against(formats.CALIBRATION, json.loads(header.pop("__metadata__")["surgery"])).assert_complete()
+    kinds = {name.partition("/")[0] + "/*" for name in header}
+    assert kinds == {tensor.path for tensor in formats.CALIBRATION.tensors}
+    assert all(tensor["dtype"] == "F32" and len(tensor["shape"]) == 1 for tensor in header.values())
+
+
+def test_the_ranking_is_described(model, calibration):
+    records = scan(model, CORPUS, settings=SEARCH, calibration=calibration).records
+    held_against(formats.SCAN, *(record.as_json() for record in records)).assert_complete()
+
+
+def test_the_manifest_is_described(model, tmp_path):
+    source = Path(model.source)
+    (source / "unet" / "model.onnx").write_bytes(b"x")  # left out, with its reason
+    (source / "sample.png").write_bytes(b"x")  # left out, only counted
+    rows = dict([planted_model.PLANTED["v"][0]])
+    result = surgery.patch(source, {layer: [row] for layer, row in rows.items()}, tmp_path / "out")
+    manifest = json.loads(result.manifest_path.read_text())
+    held_against(formats.MANIFEST, manifest).assert_complete()
+
+
+def test_the_audit_and_its_state_are_described(model, tmp_path):
+    pipeline, edited = model.pipeline, copy.copy(model.pipeline)
+    edited.unet = copy.deepcopy(pipeline.unet)
+    with torch.no_grad():
+        for layer, row in planted_model.PLANTED["v"]:
+            edited.unet.get_submodule(layer).weight[row] = 0
+    edited.save_pretrained(tmp_path / "edited")
+    ordinary = tmp_path / "ordinary.txt"
+    ordinary.write_text("\n".join(CAPTIONS[6:]))
+
+    def audit(output, **options):
+        return surgery.audit(
+            model.source, tmp_path / "edited", [CORPUS[0], CORPUS[2]],
+            ordinary_file=ordinary, output=tmp_path / output, settings=AUDIT, device="cpu", **options,
+        )  # fmt: skip
+
+    audit("whole", include_private=True)
+    audit("stopped", max_forwards=0)
+    documents = [json.loads((tmp_path / name / "audit.json").read_text()) for name in ("whole", "stopped")]
+    held_against(formats.AUDIT, *documents).assert_complete()
+    header = json.loads((tmp_path / "stopped" / "state" / "header.json").read_text())
+    held_against(formats.AUDIT_STATE, header).assert_complete()
+
+
+def test_the_recipe_is_described_key_by_key():
+    from surgery import recipe
+
+    example = tomllib.loads((Path(__file__).parent.parent / "recipes" / "testbed.toml").read_text())
+    held_against(formats.RECIPE, example)
+    sections = {
+        "model": recipe.ModelSection,
+        "corpus": recipe.CorpusSection,
+        "aggregate": recipe.AggregateSection,
+    }
+    known = {f"{name}.{one.name}" for name, section in sections.items() for one in fields(section)}
+    assert {one.path for one in formats.RECIPE.fields} == known | {"format", "description", "localize.*"}
+
+
+def test_the_demo_is_described(tmp_path, monkeypatch):
+    """A demo in which nothing is searched and nothing drawn: its document is real, its numbers are not."""
+    from surgery.localization.records import Localization
+    from surgery.testbed import demo
+
+    everything = surgery.NeuronSet().union(*(memory.neurons for memory in read_ground_truth()))
+    blank = torch.zeros(21, 1, 3, 64, 64, dtype=torch.uint8)
+    monkeypatch.setattr(demo, "localize", lambda *_, **__: Localization(everything, [], {}))
+    monkeypatch.setattr(demo, "generate", lambda *_, **__: blank)
+    monkeypatch.setattr(demo, "ordinary_change", lambda *_, **__: type("Change", (), {"total": 0.0}))
+    demo.run_demo(tmp_path / "demo", seeds=1, device="cpu", quiet=True)
+    document = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    held_against(formats.DEMO, document).assert_complete()
+
+
+def test_the_testbed_is_described():
+    held_against(formats.PLANTED, json.loads((PLANTED_FOLDER / "planted.json").read_text())).assert_complete()
+
+
+def test_types_are_those_that_are_defined():
+    for one in FORMATS:
+        for described in one.fields:
+            kind = described.type.removesuffix(" or null").removeprefix("list").removeprefix(" of ")
+            assert kind in (*formats.TYPES, ""), described
+
+
+def test_a_field_that_nobody_described_is_noticed(localized):
+    document = copy.deepcopy(localized[0])
+    document["prompts"][0]["surprise"] = 1
+    with pytest.raises(AssertionError, match="surprise is not described"):
+        held_against(formats.NEURONS, document)
+    document["prompts"][0] = {**localized[0]["prompts"][0], "k": "three"}
+    with pytest.raises(AssertionError, match="is 'three', not integer"):
+        held_against(formats.NEURONS, document)
+
+
+def test_tags_are_those_that_the_code_writes():
+    from surgery import neurons, recipe
+    from surgery.auditing import store
+    from surgery.auditing.report import document
+    from surgery.checkpoint.edit import manifest
+    from surgery.localization import calibration_file, journal
+
+    modules = (neurons, recipe, store, document, manifest, calibration_file, journal)
+    written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
+    assert {one.tag for one in FORMATS} == written | {""}
+    for one in FORMATS:
+        assert one.public.startswith(("Yes", "No")), one.name
