@@ -1,0 +1,48 @@
+"""Every file that surgery writes or reads, field by field, as data: where it lies and who may see it.
+
+`docs/formats.md` and `docs/recipes.md` are generated from this table, and `tests/test_formats.py` holds it
+against real documents, both ways: no field of a document is missing here, and none stands here that no
+document has. Whoever adds a field to an artefact adds a line here. The module imports nothing heavy.
+
+Paths of fields are dotted. `*` stands for any name (a layer, a stage, a setting), `[]` for every entry of a
+list.
+"""
+
+from __future__ import annotations
+
+from surgery.formats.audit import AUDIT, AUDIT_STATE
+from surgery.formats.checkpoint import MANIFEST
+from surgery.formats.fields import TYPES, Format, FormatField
+from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN
+from surgery.formats.others import DEMO, PLANTED, RECIPE
+
+FORMATS = (
+    NEURONS,
+    CALIBRATION,
+    JOURNAL,
+    SCAN,
+    MANIFEST,
+    AUDIT,
+    AUDIT_STATE,
+    RECIPE,
+    DEMO,
+    PLANTED,
+)
+
+__all__ = [
+    "AUDIT",
+    "AUDIT_STATE",
+    "CALIBRATION",
+    "DEMO",
+    "FORMATS",
+    "JOURNAL",
+    "MANIFEST",
+    "NEURONS",
+    "PLANTED",
+    "RECIPE",
+    "RECORD",
+    "SCAN",
+    "TYPES",
+    "Format",
+    "FormatField",
+]

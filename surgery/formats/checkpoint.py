@@ -1,0 +1,66 @@
+"""What `surgery patch` writes beside the weights: the manifest."""
+
+from __future__ import annotations
+
+from surgery.formats.fields import (
+    Format,
+    FormatField,
+)
+
+_HASHED = "for files with value layers"
+MANIFEST = Format(
+    name="manifest",
+    tag="surgery.manifest/1",
+    file="`surgery-manifest.json` in the patched folder, `NAME.surgery-manifest.json` beside a single file",
+    written_by="`surgery patch`, `surgery apply`",
+    public="Yes: it holds no prompt, no picture, no path of your machine and no time. The same input gives "
+    "the same bytes.",
+    shape="a JSON object",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        FormatField("versions.*", "text", "of surgery and python, and of torch where pickles were converted"),
+        FormatField("source.name", "text", "Hub id, or the last part of the path"),
+        FormatField("source.kind", "text", "what kind of source it is"),
+        FormatField("source.family", "text", "the model family"),
+        FormatField("source.revision", "text or null", "of a Hub id"),
+        FormatField("neurons.count", "integer", "rows to zero"),
+        FormatField("neurons.layers.*", "list of integer", "diffusers layer name -> rows"),
+        FormatField("neurons.sha256", "text", "of the layers as canonical JSON (sorted keys, no spaces)"),
+        FormatField(
+            "neurons.fingerprint", "text", "`matches`, `differs` (with `--any-model`) or `not given`"
+        ),
+        FormatField("copies", "list", "every copy of the denoiser"),
+        FormatField("copies[].label", "text", "its name for people"),
+        FormatField("copies[].naming", "text", "`diffusers`, `single file` or `EMA`"),
+        FormatField("copies[].variant", "text or null", "as in file names: `fp16`, `non_ema`"),
+        FormatField("copies[].dtypes", "list of text", "of its value layers"),
+        FormatField("copies[].files", "list of text", "paths in the output"),
+        FormatField("files", "list", "every file of the output but the manifest"),
+        FormatField("files[].path", "text", "within the output"),
+        FormatField("files[].role", "text", "what it is"),
+        FormatField("files[].action", "text", "`patch`, `copy` or `convert`"),
+        FormatField("files[].bytes", "integer", "its size"),
+        FormatField("files[].sha256", "text or null", "null above 64 MB, unless `--sha256` was given"),
+        FormatField("files[].value_layers_sha256", "text", "of its header and value layers", _HASHED),
+        FormatField("files[].zeroed.*", "list of integer", "tensor name -> rows", "where rows were zeroed"),
+        FormatField("files[].source.path", "text", "the file it was made from, within the source"),
+        FormatField("files[].source.bytes", "integer", "its size"),
+        FormatField("files[].source.sha256", "text or null", "as above"),
+        FormatField("files[].source.value_layers_sha256", "text", "as above, before", _HASHED),
+        FormatField("left_out", "list", "weight files of the source that the output lacks"),
+        FormatField("left_out[].path", "text", "within the source"),
+        FormatField("left_out[].role", "text", "what it is"),
+        FormatField("left_out[].bytes", "integer", "its size"),
+        FormatField("left_out[].reason", "text", "why"),
+        FormatField(
+            "left_out_others.*",
+            "integer",
+            "suffix -> number of other files left out (a name may tell what nobody should publish)",
+        ),
+        FormatField("verified.files", "integer", "files that were read again before publishing"),
+        FormatField("verified.weight_files", "integer", "of these, files of weights"),
+        FormatField("verified.value_layers", "integer", "value layers compared with the source"),
+        FormatField("verified.rows_compared", "integer", "their rows"),
+        FormatField("verified.rows_zero", "integer", "of these, rows that must be zero and are"),
+    ),
+)

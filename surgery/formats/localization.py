@@ -1,0 +1,155 @@
+"""What localization writes: neurons.json, the calibration, the journal, the ranking."""
+
+from __future__ import annotations
+
+from surgery.formats.fields import (
+    CORPUS_FIELDS,
+    Format,
+    FormatField,
+    fingerprint_fields,
+    score_fields,
+    work_fields,
+)
+
+_SEARCHED = "where the prompt was searched"
+_FAST = "with `--strategy fast`"
+_GROUP = "where the search was by group tests"
+
+# one entry of `prompts` in neurons.json, and one line of the journal
+RECORD = (
+    FormatField("prompt", "text", "the caption"),
+    FormatField("outcome", "text", "`localized`, `not_memorized` or `unresolved`"),
+    FormatField("score_before", "number", "the gate's score"),
+    FormatField("score_after", "number or null", "the score with the refined neurons off", _SEARCHED),
+    FormatField("initial.*", "list of integer", "layer -> rows of the initial selection", _SEARCHED),
+    FormatField("refined.*", "list of integer", "layer -> rows that refinement kept", _SEARCHED),
+    FormatField("kept_seeds", "list of integer", "positions of the seeds that passed the gate", _SEARCHED),
+    FormatField("theta", "number or null", "the z-score threshold where the descent ended", _SEARCHED),
+    FormatField("k", "integer", "the top-k where it ended", _SEARCHED),
+    FormatField("steps", "integer", "steps of the published walk to there", _SEARCHED),
+    FormatField("duplicates", "integer", "neurons that were chosen both by z-score and as top-k", _SEARCHED),
+    FormatField(
+        "score_initial",
+        "number or null",
+        "the score with the initial set off; null where a part of it was tested and the whole inferred",
+        _SEARCHED,
+    ),
+    FormatField("refinement_threshold", "number", "the score that refinement had to stay below", _SEARCHED),
+    FormatField("search", "text", "`group tests`, `single tests` or `not refined`", f"{_FAST}, {_SEARCHED}"),
+    FormatField("inferred", "integer", "answers without a test", _GROUP),
+    FormatField("wobble", "number", "the most by which a set scored higher than a smaller one", _GROUP),
+    FormatField("fell_back", "boolean", "true: a contradiction sent the prompt to single tests", "if true"),
+    FormatField(
+        "confirmed",
+        "object or null",
+        "the check on fresh seeds; null with `--confirm-seeds 0`",
+        _SEARCHED,
+    ),
+    FormatField("confirmed.seeds", "integer", "how many", _SEARCHED),
+    FormatField(
+        "confirmed.score", "number or null", "the score there, with the refined neurons off", _SEARCHED
+    ),
+    FormatField("confirmed.threshold", "number", "the threshold of these latents", _SEARCHED),
+    FormatField("confirmed.broken", "boolean or null", "whether the memory is broken there too", _SEARCHED),
+    FormatField("evaluations", "integer", "scores computed, the gate's included"),
+    *work_fields("work", "the prompt"),
+)
+
+NEURONS = Format(
+    name="neurons.json",
+    tag="surgery.neurons/1",
+    file="where `-o` says; `OUTPUT.neurons.json` for `surgery apply`",
+    written_by="`surgery localize`, `surgery apply`, `surgery demo`, or by hand",
+    public="No: it quotes the prompts of your corpus.",
+    shape="a JSON object; `format` and `layers` are all that `patch` needs, the rest is evidence",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        FormatField("layers.*", "list of integer", "diffusers layer name -> rows: the set for the corpus"),
+        FormatField("model", "text", "path or Hub id as given", "where `localize` wrote it, as all below"),
+        *fingerprint_fields("fingerprint"),
+        FormatField("settings.*", "any", "every setting of the run, seeds included (`LocalizeSettings`)"),
+        FormatField("thresholds.gate", "number", "score above which a prompt is memorized"),
+        FormatField("thresholds.selection", "number", "score at which the initial selection ends"),
+        FormatField("thresholds.refinement", "number", "score that refinement stays below"),
+        FormatField("window.taps", "integer", "taps of the MS-SSIM window; 11 as published"),
+        FormatField("window.sigma", "number", "its standard deviation"),
+        FormatField("calibration.prompts", "integer", "ordinary prompts calibrated on"),
+        FormatField("calibration.source", "text", "where they came from"),
+        FormatField("calibration.cutoff", "number or null", "`--cutoff`; null: each criterion's own"),
+        FormatField("calibration.made_with.*", "any", "the settings that the scores depend on"),
+        *score_fields("calibration.scores"),
+        FormatField("aggregation.minimum_prompts", "integer", "`--min-prompts`"),
+        FormatField("aggregation.most_frequent", "integer or null", "`--most-frequent`"),
+        FormatField("aggregation.per_layer", "boolean", "`--per-layer`"),
+        *CORPUS_FIELDS,
+        FormatField(
+            "outcomes.*", "integer", "how many prompts were `localized`, `not_memorized`, `unresolved`"
+        ),
+        FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
+        FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
+        *work_fields("work", "the run"),
+        FormatField("prompts", "list", "one record per different prompt, in corpus order"),
+        *(FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only) for one in RECORD),
+    ),
+)
+
+CALIBRATION = Format(
+    name="calibration",
+    tag="surgery.calibration/1",
+    file="where `-o` says",
+    written_by="`surgery calibrate`",
+    public="Yes: it quotes no caption; it names the file that they came from.",
+    shape="a safetensors file; the metadata key `surgery` holds a JSON object with these fields",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        *fingerprint_fields("fingerprint"),
+        FormatField("prompts", "integer", "ordinary prompts behind the activation statistics"),
+        *score_fields("scores"),
+        FormatField(
+            "made_with.*",
+            "any",
+            "`seeds`, `seed`, `inference_steps`, `step_index`, `guidance`, `projection`, `confirm_seeds`, "
+            "`confirm_seed`: a calibration made with others of these is refused",
+        ),
+        FormatField("source", "text", "where the ordinary prompts came from"),
+        FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
+        FormatField("cutoff", "number or null", "`--cutoff`; null: each criterion's own"),
+    ),
+    tensors=(
+        FormatField(
+            "mean/*", "float32 [rows]", "mean activation of every row of a value layer, up blocks too"
+        ),
+        FormatField("std/*", "float32 [rows]", "standard deviation of the same"),
+    ),
+)
+
+JOURNAL = Format(
+    name="journal",
+    tag="surgery.journal/1",
+    file="`OUTPUT.journal`, or where `--journal` says; `NAME.1`, `NAME.2`, ... for further processes",
+    written_by="`surgery localize`, while it runs; removed at the end unless `--journal` named it",
+    public="No: it quotes the prompts of your corpus.",
+    shape="JSON lines; the first has these fields, each further line is one entry of `prompts` in "
+    "neurons.json",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
+        FormatField("run.thresholds.*", "number", "`gate`, `selection`, `refinement`"),
+        *fingerprint_fields("run.fingerprint"),
+        FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
+    ),
+)
+
+SCAN = Format(
+    name="ranking",
+    tag="",
+    file="where `-o` says",
+    written_by="`surgery scan`",
+    public="No: it quotes the prompts of your corpus.",
+    shape="JSON lines, highest score first; each line has these fields",
+    fields=(
+        FormatField("prompt", "text", "the caption"),
+        FormatField("score", "number", "the detector's score"),
+        FormatField("memorized", "boolean", "whether it lies above the threshold"),
+    ),
+)
