@@ -56,6 +56,8 @@ def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | N
     """
     if expected.get("scheme") != found.get("scheme"):
         return f"its scheme is {expected.get('scheme')!r}, not {found.get('scheme')!r}"
+    if not expected["layers"]:
+        return "the fingerprint names no layer"
     for name, layer in expected["layers"].items():
         other = found["layers"].get(name)
         if other is None:

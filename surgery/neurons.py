@@ -146,6 +146,19 @@ def load_neurons(
     return NeuronSet(document["layers"]), document.get("fingerprint")
 
 
+def shortened_rows(rows: Sequence[int], limit: int = 8) -> str:
+    """Row numbers for people: `3, 7-9, 12 and 40 more`."""
+    spans: list[list[int]] = []
+    for row in rows:
+        if spans and spans[-1][1] == row - 1:
+            spans[-1][1] = row
+        else:
+            spans.append([row, row])
+    shown = ", ".join(str(start) if start == end else f"{start}-{end}" for start, end in spans[:limit])
+    rest = sum(end - start + 1 for start, end in spans[limit:])
+    return f"{shown} and {rest} more" if rest else shown
+
+
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # json keeps the last of two equal keys: neurons listed under the first would silently not be zeroed.
     seen: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from surgery.checkpoint.comparison.files import compare_files
 from surgery.checkpoint.comparison.pairing import Pairing, WeightSet, pair_checkpoints
 from surgery.checkpoint.comparison.tensors import compare_tensors
 from surgery.checkpoint.comparison.violations import violations
-from surgery.checkpoint.edit.edits import Change, ZeroRows
+from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.formats.same_bytes import equal_tensors
 from surgery.checkpoint.formats.weights import Progress, open_pickle
 from surgery.checkpoint.survey.source import locate
@@ -63,7 +63,7 @@ def diff(
             "--tolerance", f"{tolerance} is not a number of at least 0", "give 0.001 for half precision"
         )
     neurons = NeuronSet() if plan is None else load_neurons(plan)[0]
-    planned = None if plan is None and not changes else [ZeroRows(neurons), *changes]
+    planned = None if plan is None and not changes else changes
     pairing = pair_checkpoints(survey(locate(a, revision), open_pickle), survey(locate(b), open_pickle))
     try:
         return _diff(pairing, planned, neurons, tolerance, quiet)
@@ -76,8 +76,9 @@ def _diff(
 ) -> Difference:
     total = sum(file.bytes for file in pairing.one.files)
     with byte_progress(total, "diff", quiet) as advance:
+        equal: set[tuple[int, str, int, str]] = set()
         sets = tuple(
-            _diff_sets(first, second, tolerance, pairing.by_component, advance)
+            _diff_sets(first, second, tolerance, pairing.by_component, equal, advance)
             for first, second in pairing.pairs
         )
         files = () if pairing.layouts_differ else tuple(compare_files(pairing.one, pairing.other, advance))
@@ -90,17 +91,24 @@ def _diff(
     )
     if changes is None:
         return difference
-    return replace(difference, violations=tuple(violations(difference, pairing, neurons, changes, tolerance)))
+    found = violations(difference, pairing, neurons, changes, tolerance, equal)
+    return replace(difference, violations=tuple(found))
 
 
 def _diff_sets(
-    first: WeightSet, second: WeightSet, tolerance: float, across_layouts: bool, advance: Progress
+    first: WeightSet,
+    second: WeightSet,
+    tolerance: float,
+    across_layouts: bool,
+    equal: set[tuple[int, str, int, str]],
+    advance: Progress,
 ) -> SetDifference:
     changed = []
     shared = [name for name in first.tensors if name in second.tensors]
     for name in shared:
         (weights_a, one), (weights_b, other) = first.tensors[name], second.tensors[name]
         if equal_tensors(weights_a, one, weights_b, other, advance):
+            equal.add((id(weights_a), one.name, id(weights_b), other.name))
             continue
         found = compare_tensors(
             weights_a, one, weights_b, other, tolerance=tolerance, name=name, across_layouts=across_layouts

@@ -131,7 +131,7 @@ def patch(
         root = staging / "content"
         root.mkdir()
         hashes = _write_files(plan, root, sha256, quiet)
-        manifest = make_manifest(plan, root, family, hashes, verify_output(root, plan))
+        manifest = make_manifest(plan, family, hashes, verify_output(root, plan))
         manifest_path = _finish(plan, root, destination, manifest)
     return PatchResult(
         destination,

@@ -77,15 +77,13 @@ def as_json(found: Difference) -> dict[str, Any]:
 
 def as_table(found: Difference) -> str:
     """The difference for people: one line per changed tensor, rows as ranges."""
-    from surgery.checkpoint.comparison.violations import shortened
-
     lines: list[str] = []
     for each in found.sets:
         name = each.label if each.label == each.other_label else f"{each.label} -> {each.other_label}"
         lines.append(f"{name}: {each.compared} tensors compared, {len(each.changed)} differ")
         rows: list[tuple[str, str, str]] = []
         for tensor in each.changed[:_TABLE_LIMIT]:
-            rows.append((_printable(tensor.name), *_described(tensor, shortened)))
+            rows.append((_printable(tensor.name), *_described(tensor)))
         width = max((len(row[0]) for row in rows), default=0)
         lines += [f"  {row[0]:<{width}}  {row[1]:>16}  {row[2]}" for row in rows]
         if len(each.changed) > _TABLE_LIMIT:
@@ -114,7 +112,9 @@ def _verdict(found: Difference) -> list[str]:
     return ["NOT as planned:", *shown, *([f"  ... and {rest} more"] if rest else [])]
 
 
-def _described(tensor: TensorDifference, shortened: Any) -> tuple[str, str]:
+def _described(tensor: TensorDifference) -> tuple[str, str]:
+    from surgery.neurons import shortened_rows
+
     if tensor.rows is None:
         (dtype_a, dtype_b), (shape_a, shape_b) = tensor.dtypes, tensor.shapes
         return "all", f"{dtype_a} {list(shape_a)} -> {dtype_b} {list(shape_b)}"
@@ -125,7 +125,7 @@ def _described(tensor: TensorDifference, shortened: Any) -> tuple[str, str]:
         state = f"{len(tensor.zero_rows)} zero in B"
     else:
         state = f"not zero, largest change {tensor.largest:.3g}" if tensor.largest is not None else "not zero"
-    return count, f"{state}: {shortened(tensor.rows)}"
+    return count, f"{state}: {shortened_rows(tensor.rows)}"
 
 
 def _tensor_json(tensor: TensorDifference) -> dict[str, Any]:

@@ -91,7 +91,7 @@ VIOLATIONS = {
             lambda tensors: tensors["decoder.conv_in.bias"].add_(1),
             "vae/diffusion_pytorch_model.safetensors",
         ),
-        "vae: decoder.conv_in.bias differs",
+        "vae/.*: decoder.conv_in.bias differs",
     ),
     "a tensor more": (
         lambda folder: edit(folder, lambda t: t.__setitem__("more", torch.ones(1))),
@@ -109,19 +109,19 @@ VIOLATIONS = {
         lambda folder: save_file(
             load_file(folder / UNET), folder / UNET, metadata={"format": "pt", "x": "y"}
         ),
-        "safetensors differs",
+        "its metadata differs",
     ),
     "a configuration": (
         lambda folder: (folder / "unet" / "config.json").write_text(
             (folder / "unet" / "config.json").read_text() + " "
         ),
-        "unet/config.json differs",
+        "unet/config.json: is not the source's file",
     ),
     "a file less": (lambda folder: (folder / "tokenizer" / "tokenizer.json").unlink(), "B lacks tokenizer"),
     "a file more": (lambda folder: (folder / "LICENSE").write_text("free"), "B adds LICENSE"),
     "a copy more": (
         lambda folder: shutil.copy(folder / UNET, folder / UNET.replace(".saf", ".fp16.saf")),
-        r"B adds unet \(fp16\)",
+        r"B adds unet/diffusion_pytorch_model.fp16.safetensors",
     ),
     "a pickle more": (
         lambda folder: torch.save(load_file(folder / UNET), folder / "unet" / "diffusion_pytorch_model.bin"),

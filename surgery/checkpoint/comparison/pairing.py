@@ -7,7 +7,7 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from surgery.checkpoint.formats.safetensors_file import Tensor
@@ -18,6 +18,7 @@ from surgery.checkpoint.names.value_layers import DIFFUSERS
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 
 Place = tuple[Weights, Tensor]
+DENOISER = "unet"  # what a single file's denoiser is called as a component
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ def weight_sets(checkpoint: Checkpoint, by_component: bool) -> list[WeightSet]:
             grouped.setdefault(key, []).append(file.path)
     for (component, stem, variant, sharded), paths in sorted(grouped.items()):
         named = text_name if by_component and component.startswith("text_encoder") else str
-        tensors = {named(name): place for path in paths for name, place in places[path].items()}
+        tensors = _under_their_names([(path, places[path]) for path in paths], named)
+        if by_component and not component and component in checkpoint.denoisers:
+            component = DENOISER  # a folder that is the denoiser itself
         doubled = sharded and (component, stem, variant, False) in grouped
         others = {each[1] for each in grouped if each[0] == component}
         shown = ", ".join(
@@ -77,6 +80,20 @@ def weight_sets(checkpoint: Checkpoint, by_component: bool) -> list[WeightSet]:
         )
         sets.append(WeightSet(component, shown, tuple(paths), tensors))
     return sets
+
+
+def _under_their_names(
+    files: list[tuple[str, dict[str, Place]]], named: Callable[[str], str]
+) -> dict[str, Place]:
+    """All tensors of some files under their diffusers names; of two with one name, none is lost."""
+    tensors: dict[str, Place] = {}
+    for path, places in files:
+        for key, place in places.items():
+            name = named(key)
+            if name in tensors:
+                name = key if key not in tensors else f"{key} (of {path})"
+            tensors[name] = place
+    return tensors
 
 
 def _sets_of_file(path: str, places: dict[str, Place], by_component: bool) -> list[WeightSet]:

@@ -122,7 +122,9 @@ def distant_rows(
         return list(range(rows)) if dtypes[0] != dtypes[1] else _different_rows(data, data_b, rows)
     a, b = (each.astype(numpy.float64).reshape(rows, -1) for each in (numbers, numbers_b))
     with numpy.errstate(invalid="ignore"):
-        close = (numpy.abs(a - b) <= tolerance * numpy.abs(a) + _ABSOLUTE_TOLERANCE) | (a == b)
+        # infinity is within any share of itself: only finite numbers can be near each other
+        near = numpy.abs(a - b) <= tolerance * numpy.abs(a) + _ABSOLUTE_TOLERANCE
+        close = (near & numpy.isfinite(a) & numpy.isfinite(b)) | (a == b)
     close |= numpy.isnan(a) & numpy.isnan(b)
     return [int(row) for row in numpy.flatnonzero(~close.all(axis=1))]
 

@@ -15,9 +15,10 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from surgery.checkpoint.edit.writing import side_content
 from surgery.neurons import NeuronSet
 
 if TYPE_CHECKING:
@@ -31,13 +32,12 @@ _NUMBERS = re.compile(r"\[\n((?:\s+\d+,?\n)+)\s+\]")
 
 
 def make_manifest(
-    plan: Plan, root: Path, family: str, hashes: Mapping[str, Hashes], verified: Mapping[str, int]
+    plan: Plan, family: str, hashes: Mapping[str, Hashes], verified: Mapping[str, int]
 ) -> dict[str, Any]:
     """The manifest of an output.
 
     Args:
         plan: what was done.
-        root: the folder that the written files lie in.
         family: the model family, for people.
         hashes: path in the source -> its hashes, and those of the file in the output.
         verified: counts from the verification.
@@ -62,7 +62,7 @@ def make_manifest(
             "fingerprint": plan.fingerprint,
         },
         "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
-        "files": [_file_entry(task, root, hashes[task.file.path]) for task in plan.tasks],
+        "files": [_file_entry(task, hashes[task.file.path]) for task in plan.tasks],
         "left_out": [_left_out_entry(file) for file in plan.left_out if file.role != "other"],
         "left_out_others": dict(
             sorted(Counter(_suffix(file) for file in plan.left_out if file.role == "other").items())
@@ -94,14 +94,14 @@ def _copy_entry(copy: DenoiserCopy, tasks: tuple[FileTask, ...]) -> dict[str, An
     }
 
 
-def _file_entry(task: FileTask, root: Path, hashes: Hashes) -> dict[str, Any]:
+def _file_entry(task: FileTask, hashes: Hashes) -> dict[str, Any]:
     file = task.file
     source: dict[str, Any] = {"path": file.path, "bytes": file.bytes, "sha256": hashes.source}
     entry: dict[str, Any] = {
         "path": file.output,
         "role": file.role,
         "action": file.action,
-        "bytes": (root / file.output).stat().st_size,
+        "bytes": len(side_content(task)) if file.weights is None else task.output_bytes,
         "sha256": hashes.output,
         "source": source,
     }

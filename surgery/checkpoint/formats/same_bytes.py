@@ -64,9 +64,9 @@ def equal_tensors(first: Weights, one: Tensor, second: Weights, other: Tensor, a
     return _equal_bytes(first, one.begin, second, other.begin, one.size, advance)
 
 
-def equal_ranges(first: Weights, second: Weights, begin: int, end: int) -> bool:
-    """Whether two weight files hold the same bytes from `begin` up to `end`."""
-    return _equal_bytes(first, begin, second, begin, end - begin, lambda done: None)
+def equal_ranges(first: Weights, second: Weights, begin: int, end: int, shift: int = 0) -> bool:
+    """Whether two weight files hold the same bytes from `begin` up to `end`, in the second `shift` later."""
+    return _equal_bytes(first, begin, second, begin + shift, end - begin, lambda done: None)
 
 
 def _equal_bytes(

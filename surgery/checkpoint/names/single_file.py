@@ -74,8 +74,8 @@ def split_single_file(keys: Iterable[str]) -> dict[tuple[str, str], dict[str, st
 
     Returns:
         (component, variant) -> diffusers tensor name -> name in the file. The variant is `EMA` for the EMA
-        twin of the denoiser, else "". What has no diffusers name is under (`not comparable`, "") by its own
-        name.
+        twin of the denoiser, else "". What has no diffusers name, or one that another tensor has already, is
+        under (`not comparable`, "") by its own name: nothing is lost.
     """
     names = list(keys)
     levels = _decoder_levels(names)
@@ -83,6 +83,8 @@ def split_single_file(keys: Iterable[str]) -> dict[tuple[str, str], dict[str, st
     split: dict[tuple[str, str], dict[str, str]] = {}
     for key in names:
         place, name = _place(key, levels, flat)
+        if name in split.get(place, {}):
+            place, name = (UNCONVERTED, ""), key
         split.setdefault(place, {})[name] = key
     return split
 

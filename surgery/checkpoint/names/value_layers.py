@@ -65,7 +65,7 @@ _EMA_VALUE = re.compile(
 # Whatever smells of a cross-attention value projection: a file outside the denoiser with such a name, or a
 # name of this kind that none of the namings explains, is never carried over unseen.
 _VALUE_LIKE = re.compile(
-    r"attn2[._]?to_(v|kv|qkv)(?![a-z])|attn2\.processor|cross_attn[._](v|kv|to_v)|kv_linear|add_v_proj"
+    r"attn2[._]?to_(v|kv|qkv)(?=weight|bias|[^a-z]|$)|attn2\.processor|cross_attn[._](v|kv|to_v)|kv_linear|add_v_proj"
 )
 
 

@@ -1,0 +1,68 @@
+"""The proof for checkpoints of one layout: is B, file by file and byte by byte, what `patch` would write?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from functools import partial
+
+from surgery.checkpoint.comparison.manifest_claims import manifest_violations
+from surgery.checkpoint.edit.plan import FileTask, Plan
+from surgery.checkpoint.edit.verify import side_deviation, weight_deviations
+from surgery.checkpoint.formats.safetensors_file import Tensor
+from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
+from surgery.checkpoint.names.files import MANIFEST_NAME
+from surgery.checkpoint.survey.roles import CheckpointFile
+from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
+from surgery.errors import UsageError
+
+# (weights of A, tensor name, weights of B, tensor name) that were found equal byte by byte
+EqualTensors = Set[tuple[int, str, int, str]]
+
+
+def in_place_violations(other: Checkpoint, plan: Plan, equal: EqualTensors) -> Iterator[str]:
+    """Everything in B that `patch` would not have written from A, one sentence each.
+
+    Args:
+        other: B.
+        plan: what `patch` would do with A.
+        equal: tensors that need not be read again.
+    """
+    wanted = {task.file.output: task for task in plan.tasks}
+    held = {file.path: file for file in other.files}
+    for path, file in held.items():
+        if path not in wanted and path != MANIFEST_NAME:
+            reason = f", which could not be compared ({file.reason})" if file.reason else ""
+            yield f"B holds {path}{reason}" if reason else f"B adds {path}"
+    for path, task in wanted.items():
+        if path not in held:
+            yield f"B lacks {path}"
+            continue
+        for deviation in _file_deviations(held[path], task, equal):
+            yield f"{path}: {deviation}"
+    manifest = other.source.path / MANIFEST_NAME
+    if other.kind == SINGLE:
+        manifest = other.source.path.with_name(f"{other.source.path.name}.{MANIFEST_NAME}")
+    if manifest.is_file():
+        yield from manifest_violations(manifest, plan)
+
+
+def _file_deviations(file: CheckpointFile, task: FileTask, equal: EqualTensors) -> Iterator[str]:
+    if not file.location.is_file():
+        yield "is not a regular file"
+    elif task.file.weights is None:
+        if deviation := side_deviation(file.location, task):
+            yield deviation
+    else:
+        try:
+            written = file.weights or SafetensorsWeights(file.location, file.path)
+        except UsageError as error:
+            yield error.cause
+            return
+        is_wanted = partial(_needs_reading, task, written, equal)
+        yield from weight_deviations(written, task, is_wanted)
+
+
+def _needs_reading(task: FileTask, written: Weights, equal: EqualTensors, tensor: Tensor) -> bool:
+    """Whether a tensor is edited, or not known to be equal in A and B."""
+    key = (id(task.file.weights), tensor.name, id(written), tensor.name)
+    return key not in equal or bool(task.edits.within(tensor))
