@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             clip=arguments.clip,
             reference=arguments.fid_reference,
             features=arguments.fid_features,
-            command=_command(arguments.include_private),
+            command=_command(arguments.words, arguments.include_private),
         ),
         include_private=arguments.include_private,
         max_forwards=arguments.max_forwards,
@@ -152,7 +153,7 @@ def table(document: dict[str, Any]) -> str:
         before, after = (
             f"{replication[side]['share']:.0%}" if replication else "-" for side in ("before", "after")
         )
-        score = f"{attack['patched']['score'][-1]:.2f}" if attack.get("patched") else "-"
+        score = f"{max(attack['patched']['score']):.2f}" if attack.get("patched") else "-"
         p_value = f"{attack['p_value']:.3f}" if attack.get("p_value") is not None else "-"
         shown = name if len(name) <= width else name[: width - 1] + "…"
         lines.append(f"{shown:<{width}} {before:>7} {after:>7} {score:>7} {p_value:>7}  {entry['verdict']}")
@@ -164,9 +165,8 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _command(include_private: bool) -> str:
+def _command(words: Sequence[str], include_private: bool) -> str:
     """The command line as it was typed; without private matter, paths are cut to their last part."""
-    words = list(sys.argv[1:])
     if not include_private:
         # `--option=path` keeps its option
         words = [re.sub(r"[^=]*/(?=[^/]*$)", "", word.rstrip("/")) for word in words]

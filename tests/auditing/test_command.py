@@ -1,6 +1,7 @@
 """The command line: gates, bad inputs, nothing half-written."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -64,6 +65,26 @@ def test_exit_status_follows_the_required_gate(folders, tmp_path, capsys):
     assert document["models"]["patched"]["sha256"] and document["models"]["patched"]["name"] == "patched"
     assert str(tmp_path) not in json.dumps(document), "a path of this machine is in the document"
     assert main(command(folders, tmp_path / "d", *high, "--require", "attack")) == 3
+
+
+def test_the_table_shows_the_point_that_the_verdict_used():
+    from surgery.commands.audit import table
+
+    attack = {"patched": {"score": [0.1, 0.83, 0.2]}, "p_value": 0.04}
+    shares = {"before": {"share": 1.0}, "after": {"share": 0.0}}
+    entry = {"id": "p1", "replication": shares, "attack": attack, "verdict": "hidden, not removed"}
+    document = {"prompts": [entry], "verdict": "x", "reason": "y", "ordinary": None, "complete": True}
+    assert "0.83" in table(document).splitlines()[1]
+
+
+def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(folders, tmp_path, capsys):
+    words = command(folders, tmp_path / "private", "--include-private", "--json")
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["command"] == shlex.join(["surgery", *words])
+    assert main(command(folders, tmp_path / "public", "--json")) == 0
+    recorded = json.loads(capsys.readouterr().out)["command"]
+    assert recorded.startswith("surgery audit source patched --prompts prompts.txt")
+    assert str(tmp_path) not in recorded
 
 
 @pytest.mark.parametrize(
