@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.pictures import reconstruct
-from surgery.auditing.measures.replication import Drawing, generate, measure
+from surgery.auditing.measures.replication import generate, measure
 from surgery.auditing.measures.similarity import DEFAULT, named_similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.localization.calibration import calibrate

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy
 import torch
 
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.pictures import reconstruct, to_unit_range
-from surgery.auditing.measures.replication import Drawing, generate, measure, seed_similarity, similarities_to
+from surgery.auditing.measures.replication import generate, measure, seed_similarity, similarities_to
 from surgery.auditing.measures.similarity import DEFAULT, SIMILARITIES, named_similarity
 from surgery.localization.ms_ssim import pairwise_scores, window_of
 from surgery.model.ablation import ablate

@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subparser.add_argument("--json", action="store_true", help="print JSON instead of a table")
             subparser.add_argument("--quiet", action="store_true", help="no progress bars, no notes")
     parsed = parser.parse_args(words)
+    parsed.words = words  # what was really asked, for commands that record it: not always `sys.argv`
     if parsed.version:
         from importlib.metadata import version
 

@@ -63,22 +63,29 @@ def add_options(
     settings: type,
     groups: Sequence[str] | None = None,
     leave_out: Iterable[str] = (),
-) -> None:
+) -> dict[str, Any]:
     """Add the options of a settings class to a parser, each group under its heading.
 
     Args:
         groups: only these groups, in this order; default: all, in the order of the fields.
         leave_out: names of fields that the command does not take.
+
+    Returns:
+        heading -> argparse's group, for options that stand under it and are no settings.
     """
     listed = option_fields(settings, groups)
     order = list(groups) if groups is not None else list(dict.fromkeys(option.group for _, option in listed))
-    skipped = set(leave_out)
+    skipped, headings = set(leave_out), {}
     for name in order:
         members = [pair for pair in listed if pair[1].group == name and pair[0].name not in skipped]
-        heading = parser.add_argument_group(name) if members else None
+        if not members:
+            continue
+        headings[name] = parser.add_argument_group(name)
         for one, option in members:
-            assert heading is not None
-            heading.add_argument(flag_of(one), dest=one.name, help=help_of(one), **_parsing(one, option))
+            headings[name].add_argument(
+                flag_of(one), dest=one.name, help=help_of(one), **_parsing(one, option)
+            )
+    return headings
 
 
 def settings_from(settings: type[Settings], arguments: argparse.Namespace, **fixed: Any) -> Settings:

@@ -11,6 +11,7 @@ Each measured unit is kept in OUTPUT/state until the audit is complete; the same
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +21,22 @@ from typing import Any
 
 import torch
 
+from surgery.auditing.attack.registry import ATTACKS, DEFAULT
 from surgery.auditing.attack.stages import attack_controls, attack_subjects, make_controls
-from surgery.auditing.findings import Findings, attack_wanted
-from surgery.auditing.inputs import Extras, output_folder, prepare, similarity_from
-from surgery.auditing.judgement.verdict import REMOVED, decide, decide_checkpoint
-from surgery.auditing.measures.pictures import picture_size
+from surgery.auditing.bench import Bench
+from surgery.auditing.findings import AttackFindings, Findings
+from surgery.auditing.inputs import AuditInputs, Extras, Prepared, output_folder, prepare
+from surgery.auditing.judgement.verdict import REMOVED, attack_wanted, decide, decide_checkpoint
 from surgery.auditing.measures.quality import ClipScore, distances_to_reference
 from surgery.auditing.report.document import audit_document
 from surgery.auditing.report.page import audit_page
 from surgery.auditing.settings import GATES, AuditSettings
-from surgery.auditing.stages import Bench, Unit, ordinary, replicate
-from surgery.auditing.store import unpack
-from surgery.corpus import collect_prompts, read_prompts
+from surgery.auditing.stages import ordinary, replicate
+from surgery.auditing.units import OrdinaryUnit
 from surgery.errors import UsageError
 from surgery.files import json_text, write_atomically
-from surgery.model.pipeline import load_pipeline
+from surgery.model.conditioning import count_cut_prompts
+from surgery.model.libraries import silent_about_cut_prompts
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def audit(
     """Compare a patched model with its source and say, per prompt and overall, whether a memory is gone.
 
     Args:
-        source, patched: as `surgery.model.pipeline.load_pipeline` takes them.
+        source: the model before, as `surgery.model.pipeline.load_pipeline` takes it.
+        patched: the model after.
         prompts: a corpus file, or captions.
         images: the training images, see `surgery.auditing.subjects.subjects_from`; None: SOURCE's own
             pictures stand in for them.
@@ -104,69 +107,85 @@ def audit(
         settings: default `AuditSettings()`, which runs no attack.
         include_private: show prompts, training images and replicas.
         max_forwards: stop starting new work after so many UNet sample-forwards.
-        device, dtype: as for `load_pipeline`.
-        quiet: no progress bars.
+        device: as for `load_pipeline`.
+        dtype: as for `load_pipeline`.
+        quiet: no progress bars, no notes.
 
     Raises:
         UsageError: bad inputs, an output folder that holds a finished audit or an unfinished other one.
         SurgeryError: a model cannot be run.
     """
-    settings, extras = settings or AuditSettings(), extras or Extras()
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="surgery-audit-") as temporary:
-            return audit(source, patched, prompts, images, masks, control_images, ordinary_file, temporary,
-                         settings, extras, include_private, max_forwards, device, dtype, quiet)  # fmt: skip
-    folder = output_folder(output)
-    corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
-    if not corpus.prompts:
-        raise UsageError("prompts", "there are none", "give at least one caption")
-    models = tuple(load_pipeline(one, device, dtype) for one in (source, patched))
-    similarity = similarity_from(settings, models[0])
-    findings, bench, controls = prepare(
-        models,
-        corpus,
-        images,
-        masks,
-        control_images,
-        ordinary_file,
-        folder,
-        settings,
-        similarity,
-        extras,
-        include_private,
-        quiet,
+    inputs = AuditInputs(
+        source=source,
+        patched=patched,
+        prompts=prompts,
+        images=images,
+        masks=masks,
+        control_images=control_images,
+        ordinary_file=ordinary_file,
+        settings=settings or AuditSettings(),
+        extras=extras or Extras(),
+        include_private=include_private,
+        max_forwards=max_forwards,
+        device=device,
+        dtype=dtype,
+        quiet=quiet,
     )
-    bench.budget.limit = max_forwards
-    _measure(findings, bench, controls)
-    _measure_quality(findings, bench, extras, picture_size(models[0]))
-    evidence = findings.evidence()
+    if output is not None:
+        return _audit_into(output_folder(output), inputs)
+    with tempfile.TemporaryDirectory(prefix="surgery-audit-") as temporary:
+        return _audit_into(Path(temporary), inputs)
+
+
+def _audit_into(folder: Path, inputs: AuditInputs) -> AuditResult:
+    prepared = prepare(inputs, folder)
+    findings, bench = prepared.findings, prepared.bench
+    if not inputs.quiet:
+        _note_cut_prompts(findings, bench)
+    with silent_about_cut_prompts():
+        _measure(prepared)
+        _measure_quality(prepared, inputs.extras)
+    evidence, settings = findings.evidence(), inputs.settings
     findings.verdicts = decide(evidence, settings.tolerance, settings.alpha, settings.correction)
     findings.checkpoint = decide_checkpoint(findings.verdicts, evidence, settings.alpha)
     findings.work = _work(findings, bench)
-    findings.command = extras.command
-    document = audit_document(findings, include_private)
-    result = AuditResult(document, audit_page(findings, document, include_private, bench.store.load))
-    write_atomically(folder / "audit.html", result.page.encode())
+    document = audit_document(findings, inputs.include_private)
+    page = audit_page(findings, document, inputs.include_private, bench.store.pictures)
+    write_atomically(folder / "audit.html", page.encode())
     write_atomically(folder / "audit.json", json_text(document).encode())
     if findings.complete:
         bench.store.remove()
-    return result
+    return AuditResult(document, page)
 
 
-def _measure(findings: Findings, bench: Bench, controls: list[torch.Tensor] | None) -> None:
+def _note_cut_prompts(findings: Findings, bench: Bench) -> None:
+    """Say once what the libraries would say for every batch."""
+    listed = {
+        "ordinary prompts": list(findings.ordinary_prompts),
+        "prompts": [subject.prompt for subject in findings.subjects],
+    }
+    counts = {name: count_cut_prompts(bench.source, prompts) for name, prompts in listed.items()}
+    if any(counts.values()):
+        parts = [f"{count} of {len(listed[name])} {name}" for name, count in counts.items() if count]
+        print(f"note: {' and '.join(parts)} are longer than the text encoder reads; cut", file=sys.stderr)
+
+
+def _measure(prepared: Prepared) -> None:
+    findings, bench, settings = prepared.findings, prepared.bench, prepared.bench.settings
     findings.replication = replicate(bench, findings.subjects)
     findings.ordinary = ordinary(bench, findings.ordinary_prompts)
-    if not bench.settings.attack:
+    if not settings.attack:
         return
-    wanted = [attack_wanted(one, bench.settings.tolerance) for one in findings.evidence()]
+    wanted = [attack_wanted(one, settings.tolerance) for one in findings.evidence()]
     if not any(wanted):
         return
+    attack = ATTACKS[DEFAULT].from_settings(settings)
     masks, findings.mask_places = _distinct_masks([subject.mask for subject in findings.subjects])
     prompts = list(findings.ordinary_prompts)
-    if controls is None:
-        controls = make_controls(bench, prompts)
-    findings.controls = attack_controls(bench, controls, masks, prompts or [""])
-    findings.attacks = attack_subjects(bench, findings.subjects, wanted, prompts)
+    images = make_controls(bench, prompts) if prepared.controls is None else prepared.controls
+    controls = attack_controls(bench, attack, images, masks, prompts or [""])
+    pairs = attack_subjects(bench, attack, findings.subjects, wanted, prompts)
+    findings.attack = AttackFindings(attack.name, controls, pairs)
 
 
 def _distinct_masks(
@@ -179,15 +198,14 @@ def _distinct_masks(
     return [different[key] for key in places], [places[key] for key in keys]
 
 
-def _measure_quality(findings: Findings, bench: Bench, extras: Extras, size: tuple[int, int]) -> None:
+def _measure_quality(prepared: Prepared, extras: Extras) -> None:
+    findings, store = prepared.findings, prepared.bench.store
     measured = [index for index, unit in enumerate(findings.ordinary) if unit is not None]
     if not measured:
         return
 
     def drawn(index: int, side: str) -> torch.Tensor:
-        unit = bench.store.load(f"ordinary-{index}")
-        assert unit is not None
-        return unpack(unit["pictures"][side])
+        return store.pictures(OrdinaryUnit.key(index))[side]
 
     if extras.clip is not None:
         score = ClipScore(extras.clip)
@@ -199,25 +217,21 @@ def _measure_quality(findings: Findings, bench: Bench, extras: Extras, size: tup
         }
     if extras.reference is not None and extras.features is not None:
         sets = {side: (drawn(index, side) for index in measured) for side in ("before", "after")}
-        findings.quality["distances"] = distances_to_reference(extras.reference, extras.features, sets, size)
+        findings.quality["distances"] = distances_to_reference(
+            extras.reference, extras.features, sets, prepared.size
+        )
 
 
 def _work(findings: Findings, bench: Bench) -> dict[str, Any]:
     """Sample-forwards and seconds of every unit, those of an earlier run included."""
-    stages: dict[str, Sequence[Unit | None]] = {
-        "replication": findings.replication,
-        "ordinary": findings.ordinary,
-        "attack on controls": findings.controls,
-        "attack on PATCHED": [(pair or {}).get("patched") for pair in findings.attacks],
-        "attack on SOURCE": [(pair or {}).get("source") for pair in findings.attacks],
-    }
-    by_stage = {}
-    for name, units in stages.items():
-        made = [unit for unit in units if unit is not None]
-        by_stage[name] = {
-            "sample_forwards": sum(unit["sample_forwards"] for unit in made),
-            "seconds": round(sum(unit["seconds"] for unit in made), 2),
+    costs = findings.costs()
+    by_stage = {
+        name: {
+            "sample_forwards": sum(cost.sample_forwards for cost in spent),
+            "seconds": round(sum(cost.seconds for cost in spent), 2),
         }
+        for name, spent in costs.items()
+    }
     return {
         "sample_forwards": sum(stage["sample_forwards"] for stage in by_stage.values()),
         "seconds": round(sum(stage["seconds"] for stage in by_stage.values()), 2),

@@ -39,7 +39,7 @@ class Budget:
         limit: the most sample-forwards of the whole audit; None for no limit.
 
     Attributes:
-        work: what was spent so far, by stage.
+        work: what was spent so far in this run.
     """
 
     def __init__(self, limit: int | None = None) -> None:

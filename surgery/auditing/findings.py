@@ -6,14 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.auditing.attack.stages import attack_score
-from surgery.auditing.judgement.verdict import Evidence, Verdict
+from surgery.auditing.judgement.verdict import Evidence, Verdict, attack_wanted
 from surgery.auditing.measures.replication import Replication
 from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.stages import Unit
 from surgery.auditing.subjects import Subject
+from surgery.auditing.units import AttackPair, AttackUnit, Cost, OrdinaryUnit, ReplicationUnit, Unit
 from surgery.neurons import NeuronSet
+
+
+@dataclass(frozen=True)
+class AttackFindings:
+    """What one attack found.
+
+    Attributes:
+        name: of the attack, "" where none was made.
+        controls: on each control image, on PATCHED, under every mask in use.
+        pairs: on each subject's image, on both models; None where it was not wanted or not made.
+    """
+
+    name: str = ""
+    controls: Sequence[AttackUnit] = ()
+    pairs: Sequence[AttackPair | None] = ()
 
 
 @dataclass
@@ -22,13 +36,16 @@ class Findings:
 
     Attributes:
         ids: of the subjects, hashed with a secret salt.
-        replication, attacks: one per subject, None where it was not measured or not wanted.
-        controls: the attack on each control image, on PATCHED; `mask_places` says for each subject which of
-            the masks in a control unit is its own.
-        control_kind: "given" or "generated".
-        zeroed, otherwise_changed: what PATCHED's value layers have that SOURCE's have not.
-        found_for: layer -> row -> prompts that localization found it for.
         public_ordinary: whether the ordinary prompts may be shown.
+        replication: one per subject; None where it was not measured.
+        ordinary: one per ordinary prompt; None where it was not measured.
+        attack: empty where none was made.
+        control_kind: "given" or "generated".
+        mask_places: for each subject, which of the masks in a control unit is its own.
+        verdicts: one per subject; `checkpoint` is that of all.
+        zeroed: rows of value layers that are zero in PATCHED only; `otherwise_changed` counts other changes.
+        layer_rows: layer -> how many rows it has.
+        found_for: layer -> row -> prompts that localization found it for.
     """
 
     settings: AuditSettings
@@ -37,12 +54,11 @@ class Findings:
     ids: Sequence[str]
     ordinary_prompts: Sequence[str]
     public_ordinary: bool
-    replication: Sequence[Unit | None]
-    ordinary: Sequence[Unit | None]
-    controls: Sequence[Unit] = ()
+    replication: Sequence[ReplicationUnit | None] = ()
+    ordinary: Sequence[OrdinaryUnit | None] = ()
+    attack: AttackFindings = AttackFindings()
     control_kind: str = "generated"
     mask_places: Sequence[int] = ()
-    attacks: Sequence[dict[str, Unit] | None] = ()
     verdicts: Sequence[Verdict] = ()
     checkpoint: Verdict | None = None
     zeroed: NeuronSet = field(default_factory=NeuronSet)
@@ -58,34 +74,51 @@ class Findings:
     @property
     def threshold(self) -> float:
         """Similarity at or above which a picture is a replica."""
-        return self.similarity.threshold if self.settings.threshold is None else self.settings.threshold
+        return self.similarity.threshold
 
     def replica(self, index: int, side: str) -> Replication | None:
         """The replication of a subject, `side` "before" or "after"."""
         unit = self.replication[index]
-        return None if unit is None else Replication(tuple(unit[side]), self.threshold)
+        if unit is None:
+            return None
+        return Replication({"before": unit.before, "after": unit.after}[side].to_target, self.threshold)
 
-    def control_scores(self, index: int) -> tuple[float, ...]:
-        """The control images' scores under a subject's mask."""
-        place = self.mask_places[index] if self.mask_places else 0
-        return tuple(attack_score(unit, place) for unit in self.controls)
+    def pair(self, index: int) -> AttackPair:
+        """The attack on a subject's image, on both models as far as it was made."""
+        return (self.attack.pairs[index] if self.attack.pairs else None) or AttackPair()
+
+    def mask_place(self, index: int) -> int:
+        """Which of the masks in a control unit is this subject's."""
+        return self.mask_places[index] if self.mask_places else 0
 
     def evidence(self) -> list[Evidence]:
         """What the verdict is drawn from, one per subject."""
         found = []
         for index in range(len(self.subjects)):
             before, after = self.replica(index, "before"), self.replica(index, "after")
-            pair = (self.attacks[index] if self.attacks else None) or {}
+            pair, place = self.pair(index), self.mask_place(index)
             found.append(
                 Evidence(
-                    before.share if before else None,
-                    after.share if after else None,
-                    attack_score(pair["source"]) if "source" in pair else None,
-                    attack_score(pair["patched"]) if "patched" in pair else None,
-                    self.control_scores(index),
+                    before=before.share if before else None,
+                    after=after.share if after else None,
+                    source_score=pair.source.score() if pair.source else None,
+                    patched_score=pair.patched.score() if pair.patched else None,
+                    controls=tuple(unit.score(place) for unit in self.attack.controls),
                 )
             )
         return found
+
+    def costs(self) -> dict[str, list[Cost]]:
+        """What every unit took, by stage."""
+        pairs = [pair for pair in self.attack.pairs if pair]
+        stages: dict[str, Sequence[Unit | None]] = {
+            "replication": self.replication,
+            "ordinary": self.ordinary,
+            "attack on controls": self.attack.controls,
+            "attack on PATCHED": [pair.patched for pair in pairs],
+            "attack on SOURCE": [pair.source for pair in pairs],
+        }
+        return {name: [unit.cost for unit in units if unit] for name, units in stages.items()}
 
     @property
     def complete(self) -> bool:
@@ -97,11 +130,4 @@ class Findings:
         evidence = self.evidence()
         wanted = [one for one in evidence if attack_wanted(one, self.settings.tolerance)]
         attacked = all(one.patched_score is not None and one.source_score is not None for one in wanted)
-        return not wanted or (attacked and len(self.controls) == self.corpus["controls"])
-
-
-def attack_wanted(evidence: Evidence, tolerance: float) -> bool:
-    """Whether an attack would say more: SOURCE replicates the prompt and PATCHED no longer does."""
-    if evidence.before is None or evidence.after is None:
-        return False
-    return evidence.before > tolerance >= evidence.after
+        return not wanted or (attacked and len(self.attack.controls) == self.corpus["controls"])

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from surgery.auditing.bench import Bench
 from surgery.auditing.budget import Budget
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
-from surgery.auditing.measures.pictures import picture_size
+from surgery.auditing.measures.pictures import picture_size, read_pictures
 from surgery.auditing.measures.quality import ClipScore, feature_extractor
 from surgery.auditing.measures.similarity import Similarity, named_similarity
 from surgery.auditing.measures.sscd import sscd_similarity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.stages import Bench
 from surgery.auditing.store import Store
-from surgery.auditing.subjects import read_control_images, subjects_from
-from surgery.corpus import PromptCorpus
+from surgery.auditing.subjects import subjects_from
+from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
-from surgery.model.pipeline import LiveModel
+from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import value_layers
 from surgery.ordinary import ordinary_prompts
 
@@ -35,7 +35,8 @@ class Extras:
     Attributes:
         neurons: the `neurons.json` that PATCHED was made with, for the neuron map.
         clip: folder of a CLIP model, for the CLIP score.
-        reference, features: folder of reference pictures and TorchScript feature extractor, for FID and KID.
+        reference: folder of reference pictures, for FID and KID.
+        features: TorchScript feature extractor for them.
         command: the exact command, for the report.
     """
 
@@ -44,6 +45,43 @@ class Extras:
     reference: str | Path | None = None
     features: str | Path | None = None
     command: str = ""
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """What an audit is asked; `surgery.auditing.audit.audit` says what each of them may be."""
+
+    source: Any
+    patched: Any
+    prompts: str | Path | Sequence[str]
+    images: str | Path | Mapping[str, Any] | None = None
+    masks: Mapping[str, Any] | None = None
+    control_images: str | Path | Sequence[torch.Tensor] | None = None
+    ordinary_file: str | Path | None = None
+    settings: AuditSettings = field(default_factory=AuditSettings)
+    extras: Extras = field(default_factory=Extras)
+    include_private: bool = False
+    max_forwards: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    quiet: bool = True
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An audit that can start.
+
+    Attributes:
+        findings: still without measurements.
+        bench: the models, how they are measured, and what was measured before.
+        size: (height, width) in pixels of all pictures.
+        controls: the control images; None where SOURCE is to make them.
+    """
+
+    findings: Findings
+    bench: Bench
+    size: tuple[int, int]
+    controls: list[torch.Tensor] | None
 
 
 def output_folder(output: str | Path) -> Path:
@@ -60,100 +98,50 @@ def output_folder(output: str | Path) -> Path:
     return folder
 
 
-def similarity_from(settings: AuditSettings, model: LiveModel) -> Similarity:
-    """The measure that the settings name, with their threshold where they give one."""
-    found = (
-        named_similarity(settings.similarity)
-        if settings.sscd is None
-        else sscd_similarity(settings.sscd, model.device)
-    )
-    return found if settings.threshold is None else replace(found, threshold=settings.threshold)
-
-
-def check_extras(extras: Extras, size: tuple[int, int]) -> None:
-    """Refuse now what could not be used at the end.
-
-    Raises:
-        UsageError: a file of the quality measures is missing or is not what it should be.
-    """
-    if (extras.reference is None) != (extras.features is None):
-        raise UsageError(
-            "FID and KID",
-            "need a feature extractor and reference pictures",
-            "give --fid-reference and --fid-features",
-        )
-    if extras.reference is not None and extras.features is not None:
-        read_control_images(extras.reference, size)
-        feature_extractor(extras.features)
-    if extras.clip is not None:
-        ClipScore(extras.clip)
-
-
-def prepare(
-    models: tuple[LiveModel, ...],
-    corpus: PromptCorpus,
-    images: Any,
-    masks: Any,
-    control_images: Any,
-    ordinary_file: Any,
-    folder: Path,
-    settings: AuditSettings,
-    similarity: Similarity,
-    extras: Extras,
-    include_private: bool,
-    quiet: bool,
-) -> tuple[Findings, Bench, list[torch.Tensor] | None]:
-    """Read and check every input, and open the store.
-
-    Returns:
-        The findings, still without measurements; the bench; the control images, None where they are to be
-        made.
+def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
+    """Read and check every input, and open the store in the output folder.
 
     Raises:
         UsageError: an input is bad, the models differ in more than weights, or the state is of another audit.
+        SurgeryError: a model cannot be run.
     """
-    source, patched = models
+    settings = inputs.settings
+    corpus = _corpus(inputs.prompts)
+    source, patched = (
+        load_pipeline(one, inputs.device, inputs.dtype) for one in (inputs.source, inputs.patched)
+    )
+    similarity = _similarity(settings, source)
     zeroed, others = changed_rows(source, patched)
-    described = {"source": describe(source, include_private), "patched": describe(patched, include_private)}
+    described = {
+        "source": describe(source, inputs.include_private),
+        "patched": describe(patched, inputs.include_private),
+    }
     if source.latent_shape != patched.latent_shape:
         raise UsageError(patched.source, "its latents differ in shape from the source's", "")
     size = picture_size(source)
-    subjects = subjects_from(corpus.prompts, images, masks, size)
-    listed, origin = ordinary_prompts(source.source, ordinary_file)
-    audited = set(corpus.prompts)
-    # spread over the list: such lists are often sorted by kind
-    candidates = [prompt for prompt in listed if prompt not in audited]
-    stride = max(1, len(candidates) // max(1, settings.ordinary))
-    chosen = candidates[::stride][: settings.ordinary]
-    controls = None
-    if control_images is not None:
-        is_folder = isinstance(control_images, str | Path)
-        controls = read_control_images(control_images, size) if is_folder else list(control_images)
-    check_extras(extras, size)
-    found_for = neuron_counts(extras.neurons, settings.audit_seeds)
+    subjects = subjects_from(corpus.prompts, inputs.images, inputs.masks, size)
+    chosen, origin = _chosen_ordinary(inputs, source, corpus)
+    controls = _control_images(inputs.control_images, size)
+    _check_extras(inputs.extras, size)
+    found_for = neuron_counts(inputs.extras.neurons, settings.audit_seeds)
     header = {
         "settings": settings.measured_with(),
         "models": digest([(one["fingerprint"], one["sha256"]) for one in described.values()]),
         "zeroed": digest(zeroed.as_json(), others),
         "prompts": digest(corpus.prompts),
-        "images": digest(*(one.image if one.image is not None else None for one in subjects)),
-        "masks": digest(*(one.mask if one.mask is not None else None for one in subjects)),
+        "images": digest(*(subject.image for subject in subjects)),
+        "masks": digest(*(subject.mask for subject in subjects)),
         "controls": digest(*controls) if controls is not None else None,
         "ordinary": digest(chosen),
     }
     store = Store(folder, header)
-    salt = (store.load("salt") or {}).get("salt") or secrets.token_hex(16)
-    store.save("salt", {"salt": salt})
-    store.resumed = 0
     findings = Findings(
         settings=settings,
         similarity=similarity,
         subjects=subjects,
-        ids=[prompt_id(subject.prompt, salt) for subject in subjects],
+        ids=[prompt_id(subject.prompt, store.salt) for subject in subjects],
         ordinary_prompts=chosen,
-        public_ordinary=ordinary_file is None,
-        replication=[],
-        ordinary=[],
+        public_ordinary=inputs.ordinary_file is None,
         control_kind="generated" if controls is None else "given",
         zeroed=zeroed,
         otherwise_changed=others,
@@ -168,6 +156,58 @@ def prepare(
             "ordinary_from": origin,
             "controls": settings.controls if controls is None else len(controls),
         },
+        command=inputs.extras.command,
     )
-    bench = Bench(source, patched, settings, similarity, store, Budget(), quiet)
-    return findings, bench, controls
+    budget = Budget(inputs.max_forwards)
+    bench = Bench(source, patched, settings, similarity, store, budget, inputs.quiet)
+    return Prepared(findings, bench, size, controls)
+
+
+def _corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
+    corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
+    if not corpus.prompts:
+        raise UsageError("prompts", "there are none", "give at least one caption")
+    return corpus
+
+
+def _similarity(settings: AuditSettings, model: LiveModel) -> Similarity:
+    """The measure that the settings name, with their threshold where they give one."""
+    found = (
+        named_similarity(settings.similarity)
+        if settings.sscd is None
+        else sscd_similarity(settings.sscd, model.device)
+    )
+    return found if settings.threshold is None else replace(found, threshold=settings.threshold)
+
+
+def _chosen_ordinary(inputs: AuditInputs, source: LiveModel, corpus: PromptCorpus) -> tuple[list[str], str]:
+    """The ordinary prompts that are looked at, none of them audited, and where they came from."""
+    listed, origin = ordinary_prompts(source.source, inputs.ordinary_file)
+    audited, wanted = set(corpus.prompts), inputs.settings.ordinary
+    candidates = [prompt for prompt in listed if prompt not in audited]
+    # spread over the list: such lists are often sorted by kind
+    stride = max(1, len(candidates) // max(1, wanted))
+    return candidates[::stride][:wanted], origin
+
+
+def _control_images(
+    given: str | Path | Sequence[torch.Tensor] | None, size: tuple[int, int]
+) -> list[torch.Tensor] | None:
+    if given is None:
+        return None
+    return read_pictures(given, *size) if isinstance(given, str | Path) else list(given)
+
+
+def _check_extras(extras: Extras, size: tuple[int, int]) -> None:
+    """Refuse now what could not be used at the end."""
+    if (extras.reference is None) != (extras.features is None):
+        raise UsageError(
+            "FID and KID",
+            "need a feature extractor and reference pictures",
+            "give --fid-reference and --fid-features",
+        )
+    if extras.reference is not None and extras.features is not None:
+        read_pictures(extras.reference, *size)
+        feature_extractor(extras.features)
+    if extras.clip is not None:
+        ClipScore(extras.clip)

@@ -1,109 +1,143 @@
-"""Everything that an audit's numbers depend on, in one frozen object that is written into `audit.json`."""
+"""Everything that an audit's numbers depend on, in one frozen object that is written into `audit.json`.
+
+The command line takes its options, defaults and help from here (see `surgery.options`), so nothing heavy is
+imported.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from surgery.auditing.attack.embedding import Attack, restarts_of
-from surgery.auditing.judgement.statistics import CORRECTIONS
-from surgery.auditing.measures.replication import Drawing
+from surgery.auditing.drawing import Drawing
+from surgery.auditing.judgement.corrections import CORRECTIONS
 from surgery.errors import UsageError
+from surgery.options import check_settings, setting
 
 GATES = ("replication", "attack")
 JUDGING = ("tolerance", "alpha", "correction")  # what may change without measuring anew
+DRAWING, ORDINARY, ATTACK, DEVICE = "drawing and comparing", "ordinary prompts", "attack", "device"
+SEED_USES = ("replication", "stand-ins", "ordinary", "attack", "controls")
+SEED_GAP = 100_000  # between the first seeds of different uses
 
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """The settings of one audit.
+    """The settings of one audit; what each means stands beside it.
 
-    Attributes:
-        seeds: fresh seeds per prompt; they count up from `first_seed`, far from those of localization.
-        steps, guidance: of the sampler, for replication and for ordinary prompts.
-        similarity: name of the measure; with `sscd` (a file, or "immaculate") SSCD is used instead.
-        threshold: similarity at or above which a picture is a replica; None for the measure's own.
-        raw_images: compare with the training image itself, not with its image through the autoencoder.
-        tolerance: the largest share of seeds that may replicate before a prompt `still replicates`.
-        ordinary: how many ordinary prompts are looked at; `ordinary_seeds` seeds for their predictions,
-            `ordinary_pictures` of these drawn as pictures; `timesteps` along the path.
-        attack: whether the embedding attack is run; `curve`, `restarts`, `attack_seeds`, `attack_batch`,
-            `learning_rate`, `attack_guidance` as in `surgery.auditing.attack.embedding.Attack`.
-        controls: how many control images are made where none are given.
-        alpha, correction: level of the tests, and how many tests at once are accounted for.
-        batch_size: samples per UNet call, at most; no result depends on it beyond rounding.
+    Raises:
+        UsageError: a value makes no sense.
     """
 
-    seeds: int = 10
-    first_seed: int = 2_000_000
-    steps: int = 50
-    guidance: float = 7.5
-    similarity: str = "edges"
-    sscd: str | None = None
-    threshold: float | None = None
-    raw_images: bool = False
-    tolerance: float = 0.05
-    ordinary: int = 32
-    ordinary_seeds: int = 4
-    ordinary_pictures: int = 2
-    timesteps: int = 8
-    attack: bool = False
-    curve: tuple[int, ...] = (0, 10, 25, 50)
-    restarts: int = 3
-    attack_seeds: int = 4
-    attack_batch: int = 8
-    learning_rate: float = 0.1
-    attack_guidance: float = 1.0
-    controls: int = 24
-    alpha: float = 0.05
-    correction: str = "benjamini-hochberg"
-    batch_size: int = 16
+    seeds: int = setting(10, "fresh seeds per prompt", group=DRAWING, metavar="N", least=2)
+    first_seed: int = setting(
+        2_000_000,
+        "they count up from here, far from the seeds of localization",
+        group=DRAWING,
+        metavar="N",
+    )
+    steps: int = setting(50, "denoising steps", group=DRAWING, metavar="N", least=1)
+    guidance: float = setting(7.5, "classifier-free guidance, 1 for none", group=DRAWING, metavar="G")
+    similarity: str = setting(
+        "edges", "measure without weights, see the README", group=DRAWING, metavar="NAME"
+    )
+    sscd: str | None = setting(
+        None,
+        "use SSCD instead: a TorchScript or ONNX file, or 'immaculate'",
+        group=DRAWING,
+        metavar="FILE",
+        unset="off",
+    )
+    threshold: float | None = setting(
+        None,
+        "similarity from which a picture is a replica",
+        group=DRAWING,
+        metavar="S",
+        unset="the measure's own",
+    )
+    raw_images: bool = setting(False, "compare without the autoencoder's round trip", group=DRAWING)
+    tolerance: float = setting(
+        0.05,
+        "largest share of seeds that may replicate before a prompt still replicates",
+        group=DRAWING,
+        metavar="SHARE",
+    )
+    ordinary: int = setting(
+        32, "how many are looked at", group=ORDINARY, flag="--ordinary-count", metavar="N", least=0
+    )
+    ordinary_seeds: int = setting(
+        4, "seeds at which predictions are compared", group=ORDINARY, metavar="N", least=2
+    )
+    ordinary_pictures: int = setting(
+        2, "how many of these seeds are drawn as pictures", group=ORDINARY, metavar="N", least=1
+    )
+    timesteps: int = setting(
+        8,
+        "timesteps along the path at which predictions are compared",
+        group=ORDINARY,
+        flag="--ordinary-timesteps",
+        metavar="N",
+        least=1,
+    )
+    attack: bool = setting(False, "run the embedding attack", group=ATTACK)
+    curve: tuple[int, ...] = setting(
+        (0, 10, 25, 50), "draw after so many steps; the last ends the attack", group=ATTACK, metavar="N,N,..."
+    )
+    restarts: int = setting(
+        3, "from the prompt, Gaussian noise, another prompt, and so on", group=ATTACK, metavar="N", least=1
+    )
+    attack_seeds: int = setting(
+        4, "pictures per restart and point of the curve", group=ATTACK, metavar="N", least=1
+    )
+    attack_batch: int = setting(8, "noised copies per step", group=ATTACK, metavar="N", least=1)
+    learning_rate: float = setting(0.1, "of Adam", group=ATTACK, metavar="RATE")
+    attack_guidance: float = setting(1.0, "of the pictures drawn, 1 for none", group=ATTACK, metavar="G")
+    controls: int = setting(
+        24, "control images that SOURCE makes where none are given", group=ATTACK, metavar="N", least=0
+    )
+    alpha: float = setting(0.05, "level of the tests", group=ATTACK, metavar="P")
+    correction: str = setting(
+        "benjamini-hochberg",
+        "for testing many prompts at once",
+        group=ATTACK,
+        metavar="NAME",
+        choices=CORRECTIONS,
+    )
+    batch_size: int = setting(
+        16,
+        "samples per UNet call, at most; no result depends on it beyond rounding",
+        group=DEVICE,
+        metavar="N",
+        least=1,
+    )
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "steps", "restarts", "attack_seeds", "attack_batch", "batch_size", "timesteps"):
-            if getattr(self, name) < 1:
-                raise UsageError(name.replace("_", "-"), f"{getattr(self, name)} is less than 1", "give more")
-        for name, least in (("seeds", 2), ("ordinary_seeds", 2), ("ordinary", 0), ("ordinary_pictures", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(
-                    name.replace("_", "-"), f"{getattr(self, name)} is too few", f"give at least {least}"
-                )
+        check_settings(self)
         if self.ordinary_pictures > self.ordinary_seeds:
             raise UsageError("ordinary-pictures", "are more than the ordinary seeds", "give fewer")
         if not 0 <= self.tolerance < 1:
             raise UsageError("tolerance", f"{self.tolerance} is not a share below 1", "give 0 to 0.99")
         if not 0 < self.alpha < 0.5:
             raise UsageError("alpha", f"{self.alpha} is no level of a test", "give a number such as 0.05")
-        if self.correction not in CORRECTIONS:
-            raise UsageError(
-                self.correction, "is not a known correction", f"choose from {', '.join(CORRECTIONS)}"
-            )
-        self.attack_settings()
+        curve = list(self.curve)
+        if not curve or curve != sorted(set(curve)) or curve[0] < 0:
+            raise UsageError("curve", f"{curve} does not rise from 0 or more", "try 0,10,50")
+        if self.learning_rate <= 0:
+            raise UsageError("learning-rate", f"{self.learning_rate} is not positive", "try 0.1")
 
     @property
     def audit_seeds(self) -> list[int]:
         """The seeds of replication."""
-        return list(range(self.first_seed, self.first_seed + self.seeds))
+        return self.seeds_for("replication", self.seeds)
+
+    def seeds_for(self, use: str, count: int, skipped: int = 0) -> list[int]:
+        """`count` seeds for one of `SEED_USES`, after the first `skipped`: no use meets another's."""
+        first = self.first_seed + SEED_USES.index(use) * SEED_GAP + skipped
+        return list(range(first, first + count))
 
     def drawing(self) -> Drawing:
         """How pictures of prompts are drawn."""
         return Drawing(self.steps, self.guidance, self.batch_size)
-
-    def attack_drawing(self) -> Drawing:
-        """How pictures of attacked embeddings are drawn."""
-        return Drawing(self.steps, self.attack_guidance, self.batch_size)
-
-    def attack_settings(self) -> Attack:
-        """The attack as `surgery.auditing.attack.embedding` takes it."""
-        return Attack(
-            curve=tuple(self.curve),
-            starts=restarts_of(self.restarts),
-            learning_rate=self.learning_rate,
-            batch=self.attack_batch,
-            picture_seeds=tuple(range(self.first_seed, self.first_seed + self.attack_seeds)),
-            guidance=self.attack_guidance,
-            batch_size=self.batch_size * 2,
-        )
 
     def as_json(self) -> dict[str, Any]:
         """Every setting by name."""

@@ -1,22 +1,12 @@
-"""The first measuring stages of an audit, replication and ordinary prompts, and the unit they are made of.
-
-A unit is measured once, kept in the store, and skipped when the audit goes on after a kill. Before it starts,
-its cost in sample-forwards is asked of the budget; a unit that does not fit is None, and so is everything
-that depends on it. The order is that in which a short budget tells most: replication of every prompt,
-ordinary prompts, the attack on every control image, then prompt after prompt on PATCHED and on SOURCE.
-"""
+"""The first measuring stages of an audit: replication, and ordinary prompts."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from tqdm import tqdm
 
-from surgery.auditing.budget import Budget
+from surgery.auditing.bench import PICTURES_KEPT, Bench
 from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import (
     equal_seed_similarity,
@@ -24,92 +14,77 @@ from surgery.auditing.measures.replication import (
     seed_similarity,
     similarities_to,
 )
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.measures.utility import ordinary_change
-from surgery.auditing.settings import AuditSettings
-from surgery.auditing.store import Store, pack
+from surgery.auditing.store import Pictures
 from surgery.auditing.subjects import Subject
+from surgery.auditing.units import DrawnSeeds, OrdinaryUnit, ReplicationUnit
 from surgery.model.pipeline import LiveModel
 
-PICTURES_KEPT = 4  # of each prompt and model, for the report
 STAND_IN_SEEDS = 4  # pictures of SOURCE among which a missing training image is stood in for
-PICTURE_FIELDS = ("pictures", "target", "picture")
-SEED_GAP = 100_000  # between seeds of different use
-
-Unit = dict[str, Any]
 
 
-@dataclass
-class Bench:
-    """Two models side by side, and how they are measured."""
-
-    source: LiveModel
-    patched: LiveModel
-    settings: AuditSettings
-    similarity: Similarity
-    store: Store
-    budget: Budget
-    quiet: bool = False
-
-    def unit(self, key: str, cost: int, measure: Callable[[], Unit]) -> Unit | None:
-        """The unit from the store, or measured now, or None where the budget does not allow it.
-
-        Pictures stay in the store (`Store.load` has them): of a large corpus they would fill the memory.
-        """
-        found = self.store.load(key)
-        if found is not None:
-            return _without_pictures(found)
-        if not self.budget.allows(cost):
-            return None
-        before, started = self.budget.work.unet_sample_forwards, time.perf_counter()
-        with self.budget.work.stage(key.rsplit("-", 1)[0]):
-            unit = measure()
-        spent = self.budget.work.unet_sample_forwards - before
-        unit = {**unit, "sample_forwards": spent, "seconds": round(time.perf_counter() - started, 3)}
-        self.store.save(key, unit)
-        return _without_pictures(unit)
-
-
-def _without_pictures(unit: Unit) -> Unit:
-    return {name: value for name, value in unit.items() if name not in PICTURE_FIELDS}
-
-
-def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[Unit | None]:
+def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit | None]:
     """Draw every prompt with both models at equal seeds; one unit per prompt.
 
-    A unit holds `before`, `after` (similarity to the target per seed), `seed_similarity` of each,
-    `equal_seeds`, `stand_in`, `target` and `pictures` (PNGs). Without a training image, the picture of SOURCE
-    that is most like its other pictures stands in for it, drawn at seeds of its own.
+    A prompt without a training image gets a stand-in target: the picture of SOURCE that is most like its
+    other pictures, drawn at seeds of its own.
     """
-    settings = bench.settings
-    cost = settings.drawing().forwards(2 * settings.seeds)
+    drawing, seeds = bench.settings.drawing(), bench.settings.audit_seeds
     units = []
-    for index, subject in enumerate(
-        tqdm(subjects, "replication", unit="prompt", disable=bench.quiet or None)
-    ):
-        extra = 0 if subject.image is not None else settings.drawing().forwards(STAND_IN_SEEDS)
+    for index, subject in enumerate(bench.progress(subjects, "replication", "prompt")):
+        extra = 0 if subject.image is not None else STAND_IN_SEEDS
 
-        def measure(subject: Subject = subject) -> Unit:
+        def measure(subject: Subject = subject) -> tuple[ReplicationUnit, Pictures]:
             target = _target(bench, subject)
-            before, after = (
-                generate(model, [subject.prompt], settings.audit_seeds, settings.drawing(), work, True)[0]
-                for model, work in ((bench.source, bench.budget.work), (bench.patched, bench.budget.work))
+            before = _draw(bench, bench.source, subject.prompt, seeds)
+            after = _draw(bench, bench.patched, subject.prompt, seeds)
+            equal = equal_seed_similarity(before, after, bench.similarity, subject.mask)
+            unit = ReplicationUnit(
+                before=_drawn_seeds(bench, before, target, subject.mask),
+                after=_drawn_seeds(bench, after, target, subject.mask),
+                equal_seeds=tuple(equal.tolist()),
+                stand_in=subject.image is None,
             )
-            mask, measured = subject.mask, bench.similarity
-            return {
-                "before": similarities_to(before, target, measured, mask).tolist(),
-                "after": similarities_to(after, target, measured, mask).tolist(),
-                "seed_similarity": {
-                    "before": seed_similarity(before, measured, mask),
-                    "after": seed_similarity(after, measured, mask),
-                },
-                "equal_seeds": equal_seed_similarity(before, after, measured, mask).tolist(),
-                "stand_in": subject.image is None,
-                "target": pack(target[None])[0],
-                "pictures": {"before": pack(before[:PICTURES_KEPT]), "after": pack(after[:PICTURES_KEPT])},
-            }
+            kept = {"before": before[:PICTURES_KEPT], "after": after[:PICTURES_KEPT]}
+            return unit, {"target": target[None], **kept}
 
-        units.append(bench.unit(f"replication-{index}", cost + extra, measure))
+        cost = drawing.forwards(2 * len(seeds) + extra)
+        units.append(bench.unit(ReplicationUnit, ReplicationUnit.key(index), cost, measure))
+    return units
+
+
+def ordinary(bench: Bench, prompts: Sequence[str]) -> list[OrdinaryUnit | None]:
+    """The ordinary change of every prompt, and its pictures at equal seeds; one unit per prompt."""
+    settings = bench.settings
+    seeds = settings.seeds_for("ordinary", settings.ordinary_seeds)
+    drawn_at = seeds[: settings.ordinary_pictures]
+    cost = 2 * settings.timesteps * len(seeds) + settings.drawing().forwards(2 * len(drawn_at))
+    units = []
+    for index, prompt in enumerate(bench.progress(prompts, "ordinary", "prompt")):
+
+        def measure(prompt: str = prompt) -> tuple[OrdinaryUnit, Pictures]:
+            change = ordinary_change(
+                bench.source,
+                bench.patched,
+                [prompt],
+                seeds,
+                settings.timesteps,
+                batch_size=settings.batch_size * 2,
+                work=bench.budget.work,
+                quiet=True,
+            )
+            before = _draw(bench, bench.source, prompt, drawn_at)
+            after = _draw(bench, bench.patched, prompt, drawn_at)
+            unit = OrdinaryUnit(
+                change=change.total,
+                timesteps=change.timesteps,
+                by_timestep=change.by_timestep,
+                equal_seeds=tuple(equal_seed_similarity(before, after, bench.similarity).tolist()),
+                other_seed=seed_similarity(before, bench.similarity) if len(drawn_at) > 1 else None,
+            )
+            return unit, {"before": before, "after": after}
+
+        units.append(bench.unit(OrdinaryUnit, OrdinaryUnit.key(index), cost, measure))
     return units
 
 
@@ -118,58 +93,19 @@ def _target(bench: Bench, subject: Subject) -> torch.Tensor:
     if subject.image is not None:
         image = subject.image
         return image if bench.settings.raw_images else reconstruct(bench.source, image[None])[0]
-    first = bench.settings.first_seed + SEED_GAP
-    drawn = generate(
-        bench.source,
-        [subject.prompt],
-        range(first, first + STAND_IN_SEEDS),
-        bench.settings.drawing(),
-        bench.budget.work,
-        quiet=True,
-    )[0]
+    seeds = bench.settings.seeds_for("stand-ins", STAND_IN_SEEDS)
+    drawn = _draw(bench, bench.source, subject.prompt, seeds)
     alike = [float(similarities_to(drawn, one, bench.similarity).sum()) for one in drawn]
     return drawn[alike.index(max(alike))]
 
 
-def ordinary(bench: Bench, prompts: Sequence[str]) -> list[Unit | None]:
-    """The ordinary change of every prompt, and its pictures at equal seeds; one unit per prompt.
+def _draw(bench: Bench, model: LiveModel, prompt: str, seeds: Sequence[int]) -> torch.Tensor:
+    """uint8 [seeds, 3, height, width], booked on the audit's budget."""
+    return generate(model, [prompt], seeds, bench.settings.drawing(), bench.budget.work, quiet=True)[0]
 
-    A unit holds `change`, `by_timestep`, `timesteps`, `equal_seeds` (similarity of the models' pictures per
-    seed), `other_seed` (similarity of SOURCE's own pictures, or None for one picture), `pictures`.
-    """
-    settings = bench.settings
-    seeds = [settings.first_seed + 2 * SEED_GAP + k for k in range(settings.ordinary_seeds)]
-    cost = 2 * settings.timesteps * len(seeds)
-    cost += settings.drawing().forwards(2 * settings.ordinary_pictures)
-    units = []
-    for index, prompt in enumerate(tqdm(prompts, "ordinary", unit="prompt", disable=bench.quiet or None)):
 
-        def measure(prompt: str = prompt) -> Unit:
-            work = bench.budget.work
-            change = ordinary_change(
-                bench.source,
-                bench.patched,
-                [prompt],
-                seeds,
-                settings.timesteps,
-                settings.batch_size * 2,
-                work,
-                True,
-            )
-            drawn_at = seeds[: settings.ordinary_pictures]
-            before, after = (
-                generate(model, [prompt], drawn_at, settings.drawing(), work, True)[0]
-                for model in (bench.source, bench.patched)
-            )
-            several = len(drawn_at) > 1
-            return {
-                "change": change.total,
-                "timesteps": list(change.timesteps),
-                "by_timestep": list(change.by_timestep),
-                "equal_seeds": equal_seed_similarity(before, after, bench.similarity).tolist(),
-                "other_seed": seed_similarity(before, bench.similarity) if several else None,
-                "pictures": {"before": pack(before), "after": pack(after)},
-            }
-
-        units.append(bench.unit(f"ordinary-{index}", cost, measure))
-    return units
+def _drawn_seeds(
+    bench: Bench, pictures: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None
+) -> DrawnSeeds:
+    alike = similarities_to(pictures, target, bench.similarity, mask)
+    return DrawnSeeds(tuple(alike.tolist()), seed_similarity(pictures, bench.similarity, mask))

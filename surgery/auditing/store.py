@@ -1,9 +1,12 @@
 """The state of an audit under way: one file per finished unit of work, so that a killed audit goes on.
 
-A unit is a JSON object (numbers, and pictures as base64 PNG). `header.json` keeps what the measurements
-depend on; an audit with anything else refuses to go on from it and says what differs. Files appear whole or
-not at all. The state holds pictures of memories whatever the report hides: it lies in `state/` inside the
-output folder, readable by its owner only, and is removed once everything asked for has been measured.
+A unit's file holds its numbers and its pictures (base64 PNG): `load` reads the numbers, `pictures` the rest
+when it is wanted. `header.json` keeps what the measurements depend on; an audit with anything else refuses to
+go on from it and says what differs. `salt` is the secret with which prompts are hashed: it must outlive a
+kill, or prompts would change their names. Files appear whole or not at all.
+
+The state holds pictures of memories whatever the report hides: it lies in `state/` inside the output folder,
+readable by its owner only, and is removed once everything asked for has been measured.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ from __future__ import annotations
 import base64
 import io
 import json
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
 from PIL import Image
 
 from surgery.auditing.measures.pictures import to_png
-from surgery.errors import UsageError
+from surgery.auditing.units import Unit
+from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
 
-FORMAT = "surgery.audit-state/1"
+FORMAT = "surgery.audit-state/2"
+Pictures = dict[str, torch.Tensor]  # name -> uint8 [count, 3, height, width]
+AnyUnit = TypeVar("AnyUnit", bound=Unit)
 
 
 class Store:
@@ -40,7 +47,6 @@ class Store:
 
     def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         self.folder = folder / "state"
-        self.resumed = 0
         wanted = json.loads(json.dumps({"format": FORMAT, **header}))
         path = self.folder / "header.json"
         if path.is_file():
@@ -55,25 +61,48 @@ class Store:
                 ) from None
             write_atomically(path, json.dumps(wanted, indent=1).encode())
 
-    def load(self, key: str) -> dict[str, Any] | None:
-        """The finished unit, or None. A damaged file counts as not finished."""
-        path = self.folder / f"{key}.json"
+    @property
+    def salt(self) -> str:
+        """The secret of this audit, made when it is first asked for."""
+        path = self.folder / "salt"
         if not path.is_file():
-            return None
-        try:
-            unit = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            return None
-        self.resumed += 1
-        return unit if isinstance(unit, dict) else None
+            write_atomically(path, secrets.token_hex(16).encode())
+        return path.read_text(encoding="utf-8")
 
-    def save(self, key: str, unit: Mapping[str, Any]) -> None:
-        """Keep a finished unit."""
-        write_atomically(self.folder / f"{key}.json", json.dumps(unit).encode())
+    def load(self, kind: type[AnyUnit], key: str) -> AnyUnit | None:
+        """The finished unit, without its pictures, or None. A damaged file counts as not finished."""
+        document = self._document(key)
+        return None if document is None else kind.from_json(document["unit"])
+
+    def pictures(self, key: str) -> Pictures:
+        """The pictures of a finished unit.
+
+        Raises:
+            SurgeryError: the unit is not there any more.
+        """
+        document = self._document(key)
+        if document is None:
+            raise SurgeryError(
+                self.folder, f"lost {key} while the audit ran", "run the same command again to go on"
+            )
+        return {name: unpack(packed) for name, packed in document["pictures"].items()}
+
+    def save(self, key: str, unit: Unit, pictures: Pictures) -> None:
+        """Keep a finished unit with its pictures."""
+        packed = {name: pack(shown) for name, shown in pictures.items()}
+        document = {"unit": unit.as_json(), "pictures": packed}
+        write_atomically(self.folder / f"{key}.json", json.dumps(document).encode())
 
     def remove(self) -> None:
         """Remove the whole state."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _document(self, key: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
 
 def pack(pictures: torch.Tensor) -> list[str]:

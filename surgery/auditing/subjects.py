@@ -1,4 +1,4 @@
-"""What is audited: prompts with their training images, control images, ordinary prompts.
+"""What is audited: prompts with their training images and masks.
 
 A prompt finds its training image in the images folder by
 
@@ -21,10 +21,14 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
+from surgery.auditing.measures.pictures import (
+    from_images,
+    pictures_in,
+    read_mask,
+    read_picture,
+    to_bytes_range,
+)
 from surgery.errors import UsageError
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -76,32 +80,9 @@ def subjects_from(
     ]
 
 
-def read_control_images(folder: str | Path, size: tuple[int, int]) -> list[torch.Tensor]:
-    """Every picture of a folder, by name: each uint8 [3, height, width].
-
-    Raises:
-        UsageError: there is no such folder, or no picture in it.
-    """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UsageError(folder, "no such folder", "give a folder of pictures that the model never saw")
-    files = _pictures_in(folder)
-    if not files:
-        raise UsageError(folder, "holds no picture", f"give {', '.join(PICTURE_SUFFIXES)} files")
-    return [read_picture(file, *size) for file in files]
-
-
 def slug(prompt: str) -> str:
     """The file name of a prompt: `A red circle!` -> `a-red-circle`."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.stem.endswith(".mask")
-    )
 
 
 def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -113,7 +94,7 @@ def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Pat
     numbers = {str(index): prompt for index, prompt in enumerate(prompts, start=1)}
     names = {slug(prompt): prompt for prompt in prompts}
     images, masks = {}, {}
-    for file in _pictures_in(folder):
+    for file in pictures_in(folder):
         prompt = names.get(slug(file.stem)) or numbers.get(file.stem.lstrip("0"))
         if prompt is None:
             continue

@@ -7,8 +7,12 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from surgery.auditing.settings import ATTACK, DEVICE, GATES, ORDINARY, AuditSettings
+from surgery.options import add_options, settings_from
 
 GATE_STATUS = 3
 
@@ -26,56 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="training images: images.csv (prompt,image[,mask]), or files named after prompts or numbers",
     )
-    parser.add_argument("--ordinary", metavar="FILE", help="ordinary prompts (default: the model's or ours)")
-    parser.add_argument("--ordinary-count", dest="ordinary_count", type=int, metavar="N", help="default: 32")
     parser.add_argument("--neurons", metavar="FILE", help="neurons.json of the patch, for the neuron map")
     parser.add_argument("--include-private", action="store_true", help="show prompts and training images")
-    parser.add_argument(
-        "--require", choices=("replication", "attack"), help="exit 3 unless this gate holds for all prompts"
-    )
+    parser.add_argument("--require", choices=GATES, help="exit 3 unless this gate holds for all prompts")
     parser.add_argument("--max-forwards", type=int, metavar="N", help="stop after N UNet sample-forwards")
-    _add_drawing_options(parser.add_argument_group("drawing and comparing"))
-    _add_attack_options(parser.add_argument_group("attack"))
+    headings = add_options(parser, AuditSettings)
+    headings[ORDINARY].add_argument(
+        "--ordinary", dest="ordinary_file", metavar="FILE", help="the prompts (default: the model's or ours)"
+    )
+    headings[ATTACK].add_argument(
+        "--control-images",
+        metavar="DIR",
+        help="pictures that no model saw (default: SOURCE makes them)",
+    )
+    headings[DEVICE].add_argument("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
+    headings[DEVICE].add_argument(
+        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
+    )
     quality = parser.add_argument_group("quality (all weights are your own files)")
     quality.add_argument("--clip", metavar="DIR", help="folder of a CLIP model: CLIP score")
     quality.add_argument("--fid-reference", metavar="DIR", help="reference pictures: FID and KID")
     quality.add_argument("--fid-features", metavar="FILE", help="TorchScript feature extractor for them")
-    device = parser.add_argument_group("device")
-    device.add_argument("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
-    device.add_argument(
-        "--dtype", help="float32 (default on a CPU), float16, bfloat16, mixed-float16, mixed-bfloat16"
-    )
-    device.add_argument("--batch-size", type=int, metavar="N", help="samples per UNet call (default: 16)")
-
-
-def _add_drawing_options(group: Any) -> None:
-    group.add_argument("--seeds", type=int, metavar="N", help="fresh seeds per prompt (default: 10)")
-    group.add_argument(
-        "--first-seed", type=int, metavar="N", help="they count up from here (default: 2000000)"
-    )
-    group.add_argument("--steps", type=int, help="denoising steps (default: 50)")
-    group.add_argument("--guidance", type=float, help="classifier-free guidance (default: 7.5; 1: off)")
-    group.add_argument("--similarity", help="measure without weights, see the README (default: edges)")
-    group.add_argument("--sscd", metavar="FILE", help="use SSCD: TorchScript or ONNX file, or 'immaculate'")
-    group.add_argument("--threshold", type=float, help="a replica from here up (default: the measure's own)")
-    group.add_argument("--tolerance", type=float, help="share of seeds that may replicate (default: 0.05)")
-    group.add_argument(
-        "--raw-images", action="store_true", default=None, help="compare without the autoencoder's round trip"
-    )
-
-
-def _add_attack_options(group: Any) -> None:
-    group.add_argument("--attack", action="store_true", default=None, help="run the embedding attack")
-    group.add_argument("--curve", metavar="N,N,...", help="draw after so many steps (default: 0,10,25,50)")
-    group.add_argument("--restarts", type=int, help="prompt, Gaussian, another prompt, ... (default: 3)")
-    group.add_argument("--attack-seeds", type=int, metavar="N", help="pictures per restart (default: 4)")
-    group.add_argument("--attack-batch", type=int, metavar="N", help="noised copies per step (default: 8)")
-    group.add_argument("--learning-rate", type=float, help="of Adam (default: 0.1)")
-    group.add_argument("--attack-guidance", type=float, help="of the pictures drawn (default: 1: off)")
-    group.add_argument("--control-images", metavar="DIR", help="pictures that the model never saw")
-    group.add_argument("--controls", type=int, metavar="N", help="or so many made by SOURCE (default: 24)")
-    group.add_argument("--alpha", type=float, help="level of the tests (default: 0.05)")
-    group.add_argument("--correction", help="benjamini-hochberg (default) or holm")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,15 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.prompts,
         images=arguments.images,
         control_images=arguments.control_images,
-        ordinary_file=arguments.ordinary,
+        ordinary_file=arguments.ordinary_file,
         output=arguments.output,
-        settings=settings_from(arguments),
+        settings=settings_from(AuditSettings, arguments),
         extras=Extras(
             neurons=arguments.neurons,
             clip=arguments.clip,
             reference=arguments.fid_reference,
             features=arguments.fid_features,
-            command=_command(arguments.include_private),
+            command=_command(arguments.words, arguments.include_private),
         ),
         include_private=arguments.include_private,
         max_forwards=arguments.max_forwards,
@@ -116,32 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def settings_from(arguments: argparse.Namespace) -> Any:
-    """The `AuditSettings` of the options that were given; the others keep their defaults.
-
-    Raises:
-        UsageError: a value makes no sense.
-    """
-    from dataclasses import fields
-
-    from surgery.auditing.settings import AuditSettings
-    from surgery.errors import UsageError
-
-    given = {
-        field.name: getattr(arguments, field.name)
-        for field in fields(AuditSettings)
-        if field.name != "ordinary" and getattr(arguments, field.name, None) is not None
-    }
-    if arguments.ordinary_count is not None:
-        given["ordinary"] = arguments.ordinary_count
-    if "curve" in given:
-        try:
-            given["curve"] = tuple(int(word) for word in given["curve"].split(","))
-        except ValueError:
-            raise UsageError("--curve", f"{given['curve']!r} are not numbers", "write 0,10,25,50") from None
-    return AuditSettings(**given)
-
-
 def table(document: dict[str, Any]) -> str:
     """The verdicts as text: one line per prompt, then the checkpoint's."""
     width = 28
@@ -152,7 +101,7 @@ def table(document: dict[str, Any]) -> str:
         before, after = (
             f"{replication[side]['share']:.0%}" if replication else "-" for side in ("before", "after")
         )
-        score = f"{attack['patched']['score'][-1]:.2f}" if attack.get("patched") else "-"
+        score = f"{max(attack['patched']['score']):.2f}" if attack.get("patched") else "-"
         p_value = f"{attack['p_value']:.3f}" if attack.get("p_value") is not None else "-"
         shown = name if len(name) <= width else name[: width - 1] + "…"
         lines.append(f"{shown:<{width}} {before:>7} {after:>7} {score:>7} {p_value:>7}  {entry['verdict']}")
@@ -164,9 +113,8 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _command(include_private: bool) -> str:
+def _command(words: Sequence[str], include_private: bool) -> str:
     """The command line as it was typed; without private matter, paths are cut to their last part."""
-    words = list(sys.argv[1:])
     if not include_private:
         # `--option=path` keeps its option
         words = [re.sub(r"[^=]*/(?=[^/]*$)", "", word.rstrip("/")) for word in words]

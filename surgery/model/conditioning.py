@@ -70,3 +70,15 @@ def encode_prompts(model: LiveModel, prompts: Sequence[str]) -> Conditioning:
     time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=model.dtype, device=model.device)
     added = {"text_embeds": encoded[2].to(model.dtype), "time_ids": time_ids.repeat(len(prompts), 1)}
     return Conditioning(embeddings, added)
+
+
+def count_cut_prompts(model: LiveModel, prompts: Sequence[str]) -> int:
+    """How many of the prompts are longer than a tokenizer of the pipeline lets its text encoder read."""
+    cut: set[int] = set()
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(model.pipeline, name, None)
+        if tokenizer is None or not prompts:
+            continue
+        tokens = tokenizer(list(prompts), verbose=False)["input_ids"]
+        cut |= {place for place, one in enumerate(tokens) if len(one) > tokenizer.model_max_length}
+    return len(cut)

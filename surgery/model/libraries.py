@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from surgery.errors import SurgeryError, UsageError
+
+ABOUT_CUT_PROMPTS = (
+    "The following part of your input was truncated",  # diffusers, whenever a prompt is encoded
+    "Token indices sequence length is longer",  # transformers
+)
 
 
 @contextmanager
@@ -48,3 +54,23 @@ def quiet_libraries() -> Iterator[None]:
         for library, enabled in bars:
             if enabled:
                 library.enable_progress_bar()
+
+
+@contextmanager
+def silent_about_cut_prompts() -> Iterator[None]:
+    """Inside, the libraries do not say for every batch that a prompt was cut; all else they may say.
+
+    Their handlers are filtered, once: encoding itself costs no more than before.
+    """
+    handlers = [*logging.getLogger("diffusers").handlers, *logging.getLogger("transformers").handlers]
+    for handler in handlers:
+        handler.addFilter(_is_not_about_cut_prompts)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_not_about_cut_prompts)
+
+
+def _is_not_about_cut_prompts(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(ABOUT_CUT_PROMPTS)

@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.pictures import reconstruct, to_bytes_range
-from surgery.auditing.measures.replication import Drawing, Replication, generate, measure
+from surgery.auditing.measures.replication import Replication, generate, measure
 from surgery.auditing.measures.similarity import DEFAULT, named_similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.checkpoint.diff import diff

@@ -24,7 +24,7 @@ SETTINGS = AuditSettings(
 
 
 def random_picture(seed):
-    """Coloured patches: uint8 [3, 64, 64]."""
+    """Colored patches: uint8 [3, 64, 64]."""
     patches = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 255
     return torch.nn.functional.interpolate(patches, size=64, mode="nearest")[0].to(torch.uint8)
 

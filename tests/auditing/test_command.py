@@ -1,15 +1,24 @@
 """The command line: gates, bad inputs, nothing half-written."""
 
+import argparse
+import io
 import json
+import logging
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from surgery.auditing import audit as audit_module
 from surgery.auditing.measures.pictures import to_png
+from surgery.auditing.settings import AuditSettings
 from surgery.auditing.subjects import slug, subjects_from
 from surgery.cli import main
+from surgery.commands.audit import add_arguments, table
 from surgery.errors import UsageError
+from surgery.options import settings_from
 
 SMALL = [
     "--seeds",
@@ -66,18 +75,36 @@ def test_exit_status_follows_the_required_gate(folders, tmp_path, capsys):
     assert main(command(folders, tmp_path / "d", *high, "--require", "attack")) == 3
 
 
+def test_the_table_shows_the_point_that_the_verdict_used():
+    attack = {"patched": {"score": [0.1, 0.83, 0.2]}, "p_value": 0.04}
+    shares = {"before": {"share": 1.0}, "after": {"share": 0.0}}
+    entry = {"id": "p1", "replication": shares, "attack": attack, "verdict": "hidden, not removed"}
+    document = {"prompts": [entry], "verdict": "x", "reason": "y", "ordinary": None, "complete": True}
+    assert "0.83" in table(document).splitlines()[1]
+
+
+def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(folders, tmp_path, capsys):
+    words = command(folders, tmp_path / "private", "--include-private", "--json")
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["command"] == shlex.join(["surgery", *words])
+    assert main(command(folders, tmp_path / "public", "--json")) == 0
+    recorded = json.loads(capsys.readouterr().out)["command"]
+    assert recorded.startswith("surgery audit source patched --prompts prompts.txt")
+    assert str(tmp_path) not in recorded
+
+
 @pytest.mark.parametrize(
     ("more", "cause"),
     [
-        (["--seeds", "1"], "seeds: 1 is too few"),
-        (["--curve", "5,x"], "are not numbers"),
+        (["--seeds", "1"], "seeds: 1 is less than 2"),
         (["--curve", "10,5"], "does not rise"),
         (["--similarity", "sight"], "is not a similarity measure"),
         (["--sscd", "absent.pt"], "no such file"),
         (["--images", "absent"], "no such folder"),
         (["--control-images", "absent"], "no such folder"),
         (["--neurons", "absent.json"], "no such file"),
-        (["--correction", "none"], "is not a known correction"),
+        (["--correction", "none"], "there is no 'none'"),
+        (["--learning-rate", "0"], "is not positive"),
         (["--alpha", "2"], "is no level of a test"),
         (["--tolerance", "1"], "is not a share"),
         (["--fid-reference", "."], "need a feature extractor"),
@@ -90,6 +117,66 @@ def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys, mor
     error = capsys.readouterr().err.strip()
     assert cause in error and len(error.splitlines()) == 1 and error.startswith("surgery audit: ")
     assert not list((tmp_path / "out").glob("audit.*")) and not (tmp_path / "out" / "state").exists()
+
+
+def test_options_become_settings_and_the_others_keep_their_defaults():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    needed = ["A", "B", "--prompts", "p.txt", "-o", "out"]
+    assert settings_from(AuditSettings, parser.parse_args(needed)) == AuditSettings()
+    more = ["--ordinary-count", "5", "--ordinary", "o.txt", "--curve", "0,3", "--attack", "--raw-images"]
+    parsed = parser.parse_args([*needed, *more, "--attack-guidance", "2", "--sscd", "x.pt"])
+    assert parsed.ordinary_file == "o.txt"
+    expected = {"ordinary": 5, "curve": (0, 3), "attack": True, "raw_images": True}
+    assert settings_from(AuditSettings, parsed) == AuditSettings(**expected, attack_guidance=2.0, sscd="x.pt")
+
+
+def test_a_curve_that_is_no_list_of_numbers_is_wrong_use(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(command(folders, tmp_path / "out", "--curve", "5,x"))
+    assert stopped.value.code == 2 and "'5,x' are not numbers" in capsys.readouterr().err
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys, surgery.cli\n"
+        "try:\n    surgery.cli.main(['audit', '--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'PIL', 'tqdm', 'diffusers', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "default: 0,10,25,50" in done.stdout and "default: benjamini-hochberg" in done.stdout
+
+
+def test_cut_prompts_are_counted_once_and_the_libraries_stay_silent(folders, tmp_path, capsys):
+    long = " ".join(["a red circle and a blue ring"] * 30)
+    (tmp_path / "prompts.txt").write_text(f"{long}\nblue ring\n")
+    (tmp_path / "ordinary.txt").write_text(f"{long} again\nwhite cross\n")
+    libraries = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    logged = logging.StreamHandler(io.StringIO())
+
+    def heard(name, *more):
+        words = command(folders, tmp_path / name, "--threshold", "2", *more)
+        words[words.index("--prompts") + 1] = str(tmp_path / "prompts.txt")
+        words[words.index("--ordinary") + 1] = str(tmp_path / "ordinary.txt")
+        words[words.index("--ordinary-count") + 1] = "2"
+        words.remove("--quiet")
+        assert main([*words, *more]) == 0
+        return capsys.readouterr().err
+
+    for library in libraries:
+        library.addHandler(logged)
+    try:
+        said, silent = heard("loud"), heard("quiet", "--quiet")
+    finally:
+        for library in libraries:
+            library.removeHandler(logged)
+    assert "note: 1 of 2 ordinary prompts and 1 of 2 prompts are longer than the text encoder reads" in said
+    assert said.count("note:") == 1 and "note:" not in silent
+    assert "truncated" not in logged.stream.getvalue() and "Token indices" not in logged.stream.getvalue()
+    assert logged.filters == [], "the libraries may speak again after the audit"
 
 
 def test_models_that_do_not_belong_together_are_refused(folders, tmp_path, planted):

@@ -5,12 +5,12 @@ import torch
 
 from surgery.auditing.measures.quality import ClipScore, distances_to_reference
 from surgery.auditing.measures.replication import measure
-from surgery.auditing.measures.sscd import normalise, preprocess, sscd_similarity
+from surgery.auditing.measures.sscd import normalize, preprocess, sscd_similarity
 from surgery.errors import UsageError
 
 
 class Descriptor(torch.nn.Module):
-    """A stand-in for SSCD: 4 x 4 mean colours, centred."""
+    """A stand-in for SSCD: 4 x 4 mean colors, centered."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         pooled = torch.nn.functional.adaptive_avg_pool2d(pictures, 4).flatten(1)
@@ -18,7 +18,7 @@ class Descriptor(torch.nn.Module):
 
 
 class Features(torch.nn.Module):
-    """A stand-in for Inception: mean colours of uint8 pictures."""
+    """A stand-in for Inception: mean colors of uint8 pictures."""
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(pictures.float() / 255, 2).flatten(1)
@@ -36,11 +36,11 @@ def random_pictures(*shape, seed=0):
 
 
 def test_sscd_preprocessing_is_pinned():
-    grey = torch.zeros(1, 3, 32, 64)
-    resized = preprocess(grey)
+    gray = torch.zeros(1, 3, 32, 64)
+    resized = preprocess(gray)
     assert resized.shape == (1, 3, 288, 576) and float(resized.mean()) == pytest.approx(0.5)
     expected = [(0.5 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
-    assert normalise(resized)[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
+    assert normalize(resized)[0, :, 0, 0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_sscd_is_the_cosine_of_descriptors(descriptor_file):
@@ -48,7 +48,7 @@ def test_sscd_is_the_cosine_of_descriptors(descriptor_file):
     assert similarity.name == "sscd" and similarity.threshold == 0.7
     first, second = random_pictures(3, 3, 64, 64), random_pictures(3, 3, 64, 64, seed=1)
     describe = Descriptor()
-    one, other = (describe(normalise(preprocess(pictures))) for pictures in (first, second))
+    one, other = (describe(normalize(preprocess(pictures))) for pictures in (first, second))
     expected = torch.nn.functional.cosine_similarity(one, other)
     assert torch.allclose(similarity(first, second), expected, atol=1e-5)
     assert measure(first, first[0], similarity).similarities[0] == pytest.approx(1.0, abs=1e-5)
@@ -98,15 +98,15 @@ def test_onnx_descriptors_of_both_kinds_agree_with_torchscript(tmp_path, descrip
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
-    # mean colour of each quarter, as in the stand-in with 2 x 2: ONNX by hand, float input [n, 3, h, w]
+    # mean color of each quarter, as in the stand-in with 2 x 2: ONNX by hand, float input [n, 3, h, w]
     pool = helper.make_node("AveragePool", ["image"], ["pooled"], kernel_shape=[72, 72], strides=[72, 72])
     flat = helper.make_node("Flatten", ["pooled"], ["flat"])
     mean = helper.make_node("ReduceMean", ["flat", "axes"], ["mean"], keepdims=1)
-    centred = helper.make_node("Sub", ["flat", "mean"], ["embedding"])
+    centered = helper.make_node("Sub", ["flat", "mean"], ["embedding"])
     axes = numpy_helper.from_array(torch.tensor([1]).numpy(), "axes")
     entry = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 288, 288])
     out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 48])
-    graph = helper.make_graph([pool, flat, mean, centred], "tiny", [entry], [out], [axes])
+    graph = helper.make_graph([pool, flat, mean, centered], "tiny", [entry], [out], [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, str(tmp_path / "float.onnx"))
     first, second = random_pictures(2, 3, 64, 64), random_pictures(2, 3, 64, 64, seed=2)

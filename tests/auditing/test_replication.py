@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures import pictures as pictures_module
 from surgery.auditing.measures.replication import (
-    Drawing,
     equal_seed_similarity,
     generate,
     measure,
@@ -82,14 +82,14 @@ def test_seeds_against_each_other_and_two_models_seed_by_seed():
 def test_no_change_is_zero_and_a_large_one_counts_as_beyond_a_seed(tiny_model, other_model):
     work = Work()
     same = ordinary_change(tiny_model, other_model, PROMPTS, (1, 2), timesteps=3, work=work, quiet=True)
-    assert same.total == 0 and same.share_beyond_seed == 0
+    assert same.total == 0
     assert work.unet_sample_forwards == 2 * 3 * len(PROMPTS) * 2
     with torch.no_grad():
         other_model.denoiser.conv_out.bias.add_(5.0)
     changed = ordinary_change(tiny_model, other_model, PROMPTS, (1, 2), timesteps=3, quiet=True)
     assert len(changed.by_prompt) == 2 and len(changed.by_timestep) == 3
     assert changed.total == pytest.approx(sum(changed.by_prompt) / 2)
-    assert changed.total > 1 and changed.share_beyond_seed == 1
+    assert min(changed.by_prompt) > 1
 
 
 def test_the_ordinary_change_is_the_ratio_its_docstring_states(tiny_model, other_model):

@@ -7,10 +7,10 @@ import numpy
 import pytest
 from scipy import stats
 
+from surgery.auditing.judgement.corrections import corrected
 from surgery.auditing.judgement.statistics import (
     clopper_pearson,
     controls_needed,
-    corrected,
     critical_score,
     detectable_effect,
     pooled_p_value,

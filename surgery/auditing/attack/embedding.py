@@ -1,6 +1,6 @@
 """The embedding attack: is the image still in the weights, whatever the prompt?
 
-After "Finding DoRI" (arXiv 2507.16880): optimise the text EMBEDDING, not the weights, until the model redraws
+After "Finding DoRI" (arXiv 2507.16880): optimize the text EMBEDDING, not the weights, until the model redraws
 the training image.
 
 1. Start from an embedding: the prompt's own, Gaussian noise of its mean and spread, or another prompt's.
@@ -19,62 +19,82 @@ the attack beyond rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 
-from surgery.auditing.measures.pictures import from_images
-from surgery.auditing.measures.replication import Drawing
-from surgery.errors import SurgeryError, UsageError
-from surgery.model.denoising import Conditioning, latents_of_seeds
+from surgery.auditing.attack.noised_copies import NoisedCopies, frozen, noised_copies
+from surgery.auditing.attack.protocol import Attack, Target
+from surgery.auditing.drawing import Drawing
+from surgery.auditing.measures.pictures import encode_pictures, from_images
+from surgery.auditing.settings import AuditSettings
+from surgery.errors import SurgeryError
+from surgery.model.conditioning import Conditioning, encode_prompts
+from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel
 
 STARTS = ("prompt", "gaussian", "other")
+OTHERS_ENCODED = 16  # prompts that an "other" start is chosen from
 HALF_PRECISION_SCALE = 1024.0  # keeps float16 gradients from vanishing; Adam does not see it
 
 
 @dataclass(frozen=True)
-class Attack:
-    """How the attack is made; the defaults are the published settings.
+class EmbeddingAttack(Attack):
+    """How the attack is made; the defaults of `AuditSettings` are the published settings.
 
     Attributes:
         curve: after how many steps pictures are drawn, rising; the last is the length of the attack.
         starts: one per restart, each of "prompt", "gaussian", "other"; see `restarts_of`.
-        learning_rate, batch: of Adam; noised copies of the training image per step.
+        learning_rate: of Adam.
+        batch: noised copies of the training image per step.
         picture_seeds: seeds of the pictures drawn at each point of the curve.
-        guidance: of these pictures; 1 draws what the embedding says and nothing else.
-        batch_size: the most samples in one UNet call; halved when memory runs out.
+        drawing: of these pictures; guidance 1 draws what the embedding says and nothing else.
+        batch_size: the most samples in one UNet call of a gradient step; halved when memory runs out.
     """
 
-    curve: tuple[int, ...] = (0, 10, 25, 50)
-    starts: tuple[str, ...] = STARTS
-    learning_rate: float = 0.1
-    batch: int = 8
-    picture_seeds: tuple[int, ...] = (0, 1, 2, 3)
-    guidance: float = 1.0
-    batch_size: int = 32
+    name: ClassVar[str] = "embedding"
 
-    def __post_init__(self) -> None:
-        if not self.curve or list(self.curve) != sorted(set(self.curve)) or self.curve[0] < 0:
-            raise UsageError(
-                "attack curve", f"{list(self.curve)} does not rise from 0 or more", "try 0,10,50"
-            )
-        if not self.starts or set(self.starts) - set(STARTS):
-            raise UsageError("attack starts", f"{list(self.starts)}", f"choose from {', '.join(STARTS)}")
-        if self.learning_rate <= 0 or self.batch < 1 or not self.picture_seeds:
-            raise UsageError("attack", "learning rate, batch and picture seeds must be positive", "")
+    curve: tuple[int, ...]
+    starts: tuple[str, ...]
+    learning_rate: float
+    batch: int
+    picture_seeds: tuple[int, ...]
+    drawing: Drawing
+    batch_size: int
+
+    @classmethod
+    def from_settings(cls, settings: AuditSettings) -> EmbeddingAttack:
+        """The attack as the settings of an audit ask for it."""
+        return cls(
+            curve=tuple(settings.curve),
+            starts=restarts_of(settings.restarts),
+            learning_rate=settings.learning_rate,
+            batch=settings.attack_batch,
+            picture_seeds=tuple(settings.seeds_for("replication", settings.attack_seeds)),
+            drawing=Drawing(settings.steps, settings.attack_guidance, settings.batch_size),
+            batch_size=settings.batch_size * 2,
+        )
 
     @property
     def steps(self) -> int:
         """The length of the attack."""
         return self.curve[-1]
 
-    def forwards(self, drawing_steps: int) -> int:
+    def cost(self) -> int:
         """The sample-forwards of attacking one image: gradient steps, and the pictures of the curve."""
-        drawn = Drawing(drawing_steps, self.guidance).forwards(len(self.picture_seeds) * len(self.curve))
+        drawn = self.drawing.forwards(len(self.picture_seeds) * len(self.curve))
         return len(self.starts) * (self.steps * self.batch + drawn)
+
+    def draw(self, model: LiveModel, target: Target) -> Iterator[tuple[int, torch.Tensor]]:
+        """Optimize from every start at once, and draw at each point of the curve; see `Attack.draw`."""
+        seeds = [target.seed + restart for restart in range(len(self.starts))]
+        strangers = [one for one in target.others if one != target.prompt][:OTHERS_ENCODED] or [""]
+        own, strange = encode_prompts(model, [target.prompt]), encode_prompts(model, strangers)
+        clean = encode_pictures(model, target.image[None])[0]
+        starts = start_embeddings(self.starts, own, strange, seeds)
+        for step, conditioning in optimize_embeddings(model, clean, starts, self, seeds):
+            yield step, draw_from_embeddings(model, conditioning, self.picture_seeds, self.drawing)
 
 
 def restarts_of(count: int) -> tuple[str, ...]:
@@ -118,7 +138,7 @@ def optimize_embeddings(
     model: LiveModel,
     clean: torch.Tensor,
     starts: Conditioning,
-    settings: Attack,
+    attack: EmbeddingAttack,
     seeds: Sequence[int],
 ) -> Iterator[tuple[int, Conditioning]]:
     """Run the attack on one image from every start at once, stopping at each point of the curve.
@@ -129,26 +149,26 @@ def optimize_embeddings(
         seeds: one per restart, of its noise and timesteps.
 
     Yields:
-        (steps made, the conditioning of the n restarts as it stands), at each point of `settings.curve`.
+        (steps made, the conditioning of the n restarts as it stands), at each point of `attack.curve`.
 
     Raises:
         SurgeryError: memory runs out for a single sample, or the embedding stops being finite.
     """
     embeddings = starts.embeddings.detach().float().clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([embeddings], lr=settings.learning_rate)
+    optimizer = torch.optim.Adam([embeddings], lr=attack.learning_rate)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    chunk = settings.batch_size
-    for step in range(settings.steps + 1):
-        if step in settings.curve:
+    chunk = attack.batch_size
+    for step in range(attack.steps + 1):
+        if step in attack.curve:
             # a copy: Adam goes on to change the embedding in place
             yield step, Conditioning(embeddings.detach().clone().to(model.dtype), starts.added)
-        if step == settings.steps:
+        if step == attack.steps:
             return
-        samples = _noised_copies(model, clean, settings.batch, generators)
+        samples = noised_copies(model, clean, attack.batch, generators)
         while True:
             try:
                 optimizer.zero_grad(set_to_none=True)
-                with _frozen(model.denoiser):
+                with frozen(model.denoiser):
                     _accumulate_gradient(model, embeddings, starts, samples, chunk)
                 break
             except torch.OutOfMemoryError:
@@ -162,43 +182,11 @@ def optimize_embeddings(
         optimizer.step()
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """The noised latents of one step, restart after restart: all [restarts * batch, ...], on the CPU."""
-
-    noised: torch.Tensor
-    wanted: torch.Tensor
-    timesteps: torch.Tensor
-    restart: torch.Tensor
-
-
-def _noised_copies(
-    model: LiveModel, clean: torch.Tensor, batch: int, generators: Sequence[torch.Generator]
-) -> _Samples:
-    config = model.pipeline.scheduler.config
-    total = int(config.num_train_timesteps)
-    drawn = [
-        (torch.randn((batch, *clean.shape), generator=one), torch.randint(total, (batch,), generator=one))
-        for one in generators
-    ]
-    noise = torch.cat([pair[0] for pair in drawn])
-    timesteps = torch.cat([pair[1] for pair in drawn])
-    alpha = model.pipeline.scheduler.alphas_cumprod.float().cpu()[timesteps].view(-1, 1, 1, 1)
-    clean = clean.float().cpu().expand_as(noise)
-    wanted = {
-        "epsilon": noise,
-        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
-        "sample": clean,
-    }[getattr(config, "prediction_type", "epsilon")]
-    noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    return _Samples(noised, wanted, timesteps, torch.arange(len(generators)).repeat_interleave(batch))
-
-
 def _accumulate_gradient(
     model: LiveModel,
     embeddings: torch.Tensor,
     starts: Conditioning,
-    samples: _Samples,
+    samples: NoisedCopies,
     chunk: int,
 ) -> None:
     """Add the gradient of every restart's mean loss to `embeddings.grad`, `chunk` samples at a time."""
@@ -222,19 +210,6 @@ def _accumulate_gradient(
         loss.backward()
     if scale != 1.0 and embeddings.grad is not None:
         embeddings.grad.div_(scale)
-
-
-@contextmanager
-def _frozen(denoiser: Any) -> Iterator[None]:
-    """The weights need no gradient while the embedding is optimised: half of the memory and of the work."""
-    wanted = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -25,9 +25,6 @@ from functools import lru_cache
 import numpy
 from scipy import stats
 
-from surgery.errors import UsageError
-
-CORRECTIONS = ("benjamini-hochberg", "holm")
 POWER = 0.8
 EXACT_PAIRS = 5_000  # up to so many (image, control) pairs every permutation is counted
 PERMUTATIONS = 20_000  # above, so many are drawn: still a valid test, p-values from 1 / 20,001 up
@@ -68,26 +65,6 @@ def _rank_sums(chosen: int, among: int) -> numpy.ndarray:
         # rising, from the row above as it stood before this rank: each rank is taken at most once
         ways[1:, rank:] += ways[:-1, : ways.shape[1] - rank].copy()
     return ways[chosen]
-
-
-def corrected(p_values: Sequence[float], correction: str = "benjamini-hochberg") -> list[float]:
-    """Adjusted p-values for m tests: reject where the adjusted value is at most alpha.
-
-    Raises:
-        UsageError: the correction is unknown.
-    """
-    if correction not in CORRECTIONS:
-        raise UsageError(correction, "is not a known correction", f"choose from {', '.join(CORRECTIONS)}")
-    if not p_values:
-        return []
-    if correction == "benjamini-hochberg":
-        return [float(value) for value in stats.false_discovery_control(p_values, method="bh")]
-    count = len(p_values)
-    adjusted, highest = [0.0] * count, 0.0
-    for rank, index in enumerate(numpy.argsort(p_values, kind="stable")):
-        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 @lru_cache(maxsize=4096)

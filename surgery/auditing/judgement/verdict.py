@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from surgery.auditing.judgement.corrections import corrected
 from surgery.auditing.judgement.statistics import (
     clopper_pearson,
     controls_needed,
-    corrected,
     critical_score,
     detectable_effect,
     pooled_p_value,
@@ -75,9 +75,20 @@ class Verdict:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+def attack_wanted(evidence: Evidence, tolerance: float) -> bool:
+    """Whether an attack says more: SOURCE replicates the prompt and PATCHED no longer does."""
+    if evidence.before is None or evidence.after is None:
+        return False
+    return evidence.before > tolerance >= evidence.after
+
+
 def decide(evidence: Sequence[Evidence], tolerance: float, alpha: float, correction: str) -> list[Verdict]:
     """The verdict of every prompt; `tolerance`, `alpha` and `correction` as in `AuditSettings`."""
-    attacked = [index for index, one in enumerate(evidence) if _is_attackable(one, tolerance)]
+    attacked = [
+        index
+        for index, one in enumerate(evidence)
+        if attack_wanted(one, tolerance) and one.patched_score is not None
+    ]
     p_values = [rank_p_value(_score(evidence[index]), evidence[index].controls) for index in attacked]
     adjusted = dict(zip(attacked, corrected(p_values, correction), strict=True))
     return [_decide_one(one, tolerance, alpha, adjusted.get(k)) for k, one in enumerate(evidence)]
@@ -121,12 +132,6 @@ def _pooled(attacked: Sequence[Evidence]) -> float:
         groups.setdefault(one.controls, []).append(_score(one))
     p_values = [pooled_p_value(scores, controls) for controls, scores in groups.items()]
     return min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
-
-
-def _is_attackable(evidence: Evidence, tolerance: float) -> bool:
-    if evidence.before is None or evidence.after is None or evidence.patched_score is None:
-        return False
-    return evidence.before > tolerance >= evidence.after
 
 
 def _score(evidence: Evidence) -> float:

@@ -18,6 +18,8 @@ from PIL import Image
 from surgery.errors import UsageError
 from surgery.model.pipeline import LiveModel
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
 
 def from_images(images: Sequence[Any]) -> torch.Tensor:
     """PIL images of one size -> uint8 [count, 3, height, width]."""
@@ -53,13 +55,37 @@ def read_picture(path: str | Path, height: int, width: int) -> torch.Tensor:
             path, f"cannot be read as a picture ({error})", "give a PNG, JPEG or WebP file"
         ) from None
     if (image.height, image.width) != (height, width):
-        # The centre crop is what text-to-image models are trained on.
+        # The center crop is what text-to-image models are trained on.
         scale = min(image.width / width, image.height / height)
         crop_width, crop_height = round(width * scale), round(height * scale)
         left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
         image = image.crop((left, top, left + crop_width, top + crop_height))
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     return from_images([image])[0]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder by name, without masks (`NAME.mask.png`)."""
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.stem.endswith(".mask")
+    )
+
+
+def read_pictures(folder: str | Path, height: int, width: int) -> list[torch.Tensor]:
+    """Every picture of a folder, by name: each uint8 [3, height, width].
+
+    Raises:
+        UsageError: there is no such folder, no picture in it, or one that cannot be read.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UsageError(folder, "no such folder", "give a folder of pictures")
+    files = pictures_in(folder)
+    if not files:
+        raise UsageError(folder, "holds no picture", f"give {', '.join(PICTURE_SUFFIXES)} files")
+    return [read_picture(file, height, width) for file in files]
 
 
 def read_mask(path: str | Path, height: int, width: int) -> torch.Tensor:

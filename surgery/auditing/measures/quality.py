@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.pictures import to_bytes_range
-from surgery.auditing.subjects import read_control_images
+from surgery.auditing.measures.pictures import read_pictures, to_bytes_range
 from surgery.errors import UsageError
 
 
@@ -81,7 +80,7 @@ def distances_to_reference(
     except ImportError:
         raise UsageError("FID", "needs torchmetrics", "pip install 'surgery[quality]'") from None
     extractor = feature_extractor(features)
-    real = torch.stack(read_control_images(reference, size))
+    real = torch.stack(read_pictures(reference, *size))
     results: dict[str, Any] = {"reference": {"pictures": len(real)}}
     for name, batches in sets.items():
         drawn = torch.cat(list(batches))

@@ -21,24 +21,12 @@ import torch
 from tqdm import tqdm
 
 from surgery.auditing.budget import counted
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.pictures import from_images, to_unit_range
 from surgery.auditing.measures.similarity import Similarity
 from surgery.model.denoising import generate_images
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How pictures are drawn: denoising steps, classifier-free guidance (1: off), pictures per batch."""
-
-    steps: int = 50
-    guidance: float = 7.5
-    batch_size: int = 16
-
-    def forwards(self, pictures: int) -> int:
-        """The sample-forwards that so many pictures cost (schedulers of second order take a few more)."""
-        return pictures * self.steps * (2 if self.guidance > 1 else 1)
 
 
 @dataclass(frozen=True)

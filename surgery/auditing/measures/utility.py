@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -57,21 +56,6 @@ class OrdinaryChange:
     def total(self) -> float:
         """The mean over prompts."""
         return sum(self.by_prompt) / len(self.by_prompt)
-
-    @property
-    def share_beyond_seed(self) -> float:
-        """Share of prompts that changed more than another seed would change them."""
-        return sum(change > 1 for change in self.by_prompt) / len(self.by_prompt)
-
-    def as_json(self) -> dict[str, Any]:
-        """change, share_beyond_seed, by_prompt, timesteps, by_timestep."""
-        return {
-            "change": round(self.total, 4),
-            "share_beyond_seed": round(self.share_beyond_seed, 4),
-            "by_prompt": [round(value, 4) for value in self.by_prompt],
-            "timesteps": list(self.timesteps),
-            "by_timestep": [round(value, 4) for value in self.by_timestep],
-        }
 
 
 def path_timesteps(model: LiveModel, count: int) -> list[int]:

@@ -10,12 +10,11 @@ import math
 from statistics import median
 from typing import Any
 
-from surgery.auditing.attack.stages import attack_score
 from surgery.auditing.findings import Findings
 from surgery.auditing.judgement.statistics import clopper_pearson, controls_needed
 from surgery.auditing.judgement.verdict import Verdict
 from surgery.auditing.measures.replication import Replication
-from surgery.auditing.stages import Unit
+from surgery.auditing.units import AttackPair, AttackUnit
 from surgery.versions import audit_versions
 
 FORMAT = "surgery.audit/1"
@@ -65,17 +64,20 @@ def _prompt(findings: Findings, index: int, include_private: bool) -> dict[str, 
     before, after = findings.replica(index, "before"), findings.replica(index, "after")
     if unit is None or before is None or after is None:
         return {**entry, "replication": None, "attack": None}
-    equal = Replication(tuple(unit["equal_seeds"]), findings.threshold)
+    equal = Replication(unit.equal_seeds, findings.threshold)
     entry["replication"] = {
-        "target": "stand-in" if unit["stand_in"] else "training image",
+        "target": "stand-in" if unit.stand_in else "training image",
         "masked": findings.subjects[index].mask is not None,
         "before": _share_json(before),
         "after": _share_json(after),
-        "seed_similarity": {side: round(value, 4) for side, value in unit["seed_similarity"].items()},
+        "seed_similarity": {
+            "before": round(unit.before.to_each_other, 4),
+            "after": round(unit.after.to_each_other, 4),
+        },
         "equal_seed_similarity": {"median": round(equal.median, 4), "worst": round(equal.worst, 4)},
     }
-    pair = findings.attacks[index] if findings.attacks else None
-    entry["attack"] = _attack(findings, pair, verdict) if pair else None
+    pair = findings.pair(index)
+    entry["attack"] = _attack(findings, pair, verdict) if pair.made else None
     return entry
 
 
@@ -85,29 +87,31 @@ def _share_json(replication: Replication) -> dict[str, Any]:
     return {**replication.as_json(), "share_interval": [round(low, 4), round(high, 4)]}
 
 
-def _attack(findings: Findings, pair: dict[str, Unit], verdict: Verdict) -> dict[str, Any]:
-    first = next(iter(pair.values()))
-    entry: dict[str, Any] = {"steps": first["steps"], "starts": first["starts"]}
-    for name in ("source", "patched"):
-        entry[name] = curve_json(pair[name], findings.threshold) if name in pair else None
-    return {**entry, **{name: _rounded(value) for name, value in verdict.numbers.items()}}
+def _attack(findings: Findings, pair: AttackPair, verdict: Verdict) -> dict[str, Any]:
+    either = pair.made[0]
+    return {
+        "steps": list(either.steps),
+        "starts": list(either.starts),
+        "source": curve_json(pair.source, findings.threshold) if pair.source else None,
+        "patched": curve_json(pair.patched, findings.threshold) if pair.patched else None,
+        **{name: _rounded(value) for name, value in verdict.numbers.items()},
+    }
 
 
-def curve_json(unit: Unit, threshold: float, mask: int = 0) -> dict[str, Any]:
+def curve_json(unit: AttackUnit, threshold: float) -> dict[str, Any]:
     """An attacked image's curve: `score`, `share` of its best restart per step; `by_restart` medians."""
-    steps = unit["similarities"][mask]
-    medians = [[median(seeds) for seeds in restarts] for restarts in steps]
+    medians = unit.medians()
     best = [values.index(max(values)) for values in medians]
     shares = [
         sum(value >= threshold for value in restarts[place]) / len(restarts[place])
-        for restarts, place in zip(steps, best, strict=True)
+        for restarts, place in zip(unit.similarities[0], best, strict=True)
     ]
     return {
-        "score": [round(max(values), 4) for values in medians],
+        "score": [round(score, 4) for score in unit.curve()],
         "share": [round(share, 4) for share in shares],
         "by_restart": [[round(value, 4) for value in values] for values in zip(*medians, strict=True)],
-        "sample_forwards": unit["sample_forwards"],
-        "seconds": unit["seconds"],
+        "sample_forwards": unit.cost.sample_forwards,
+        "seconds": unit.cost.seconds,
     }
 
 
@@ -131,11 +135,11 @@ def ordinary_summary(findings: Findings) -> dict[str, Any] | None:
     units = [unit for unit in findings.ordinary if unit is not None]
     if not units:
         return None
-    changes = [unit["change"] for unit in units]
+    changes = [unit.change for unit in units]
     beyond = sum(change > 1 for change in changes)
     low, high = clopper_pearson(beyond, len(units))
-    seen = [unit for unit in units if unit["other_seed"] is not None]
-    drawn = sum(median(unit["equal_seeds"]) < unit["other_seed"] for unit in seen)
+    seen = [(unit.equal_seeds, unit.other_seed) for unit in units if unit.other_seed is not None]
+    drawn = sum(median(equal_seeds) < other_seed for equal_seeds, other_seed in seen)
     return {
         "prompts": len(units),
         "change": round(sum(changes) / len(changes), 4),
@@ -159,23 +163,23 @@ def _ordinary(findings: Findings, include_private: bool) -> dict[str, Any] | Non
         by_prompt.append(
             {
                 **({"prompt": prompt} if shown else {}),
-                "change": round(unit["change"], 4),
-                "by_timestep": [round(value, 4) for value in unit["by_timestep"]],
-                "equal_seed_similarity": round(median(unit["equal_seeds"]), 4),
-                "other_seed_similarity": None if unit["other_seed"] is None else round(unit["other_seed"], 4),
+                "change": round(unit.change, 4),
+                "by_timestep": [round(value, 4) for value in unit.by_timestep],
+                "equal_seed_similarity": round(median(unit.equal_seeds), 4),
+                "other_seed_similarity": None if unit.other_seed is None else round(unit.other_seed, 4),
             }
         )
-    timesteps = next(unit["timesteps"] for unit in findings.ordinary if unit is not None)
+    timesteps = next(list(unit.timesteps) for unit in findings.ordinary if unit is not None)
     return {**summary, "timesteps": timesteps, "quality": findings.quality or None, "by_prompt": by_prompt}
 
 
 def _attack_summary(findings: Findings) -> dict[str, Any] | None:
     if not findings.settings.attack:
         return None
-    attacked = [pair for pair in findings.attacks if pair]
-    scores = [attack_score(unit) for unit in findings.controls]
-    units = [*findings.controls, *(unit for pair in attacked for unit in pair.values())]
-    again = [attack_score(pair["patched"]) >= findings.threshold for pair in attacked if "patched" in pair]
+    controls = findings.attack.controls
+    attacked = [pair for pair in findings.attack.pairs if pair]
+    units = [*controls, *(unit for pair in attacked for unit in pair.made)]
+    again = [pair.patched.score() >= findings.threshold for pair in attacked if pair.patched]
     low, high = clopper_pearson(sum(again), len(again))
     return {
         "steps": list(findings.settings.curve),
@@ -185,15 +189,15 @@ def _attack_summary(findings: Findings) -> dict[str, Any] | None:
         "replicating_after_attack_interval": [round(low, 4), round(high, 4)],
         "controls": {
             "kind": findings.control_kind,
-            "count": len(scores),
+            "count": len(controls),
             "needed": controls_needed(findings.settings.alpha),
-            "scores": [round(score, 4) for score in scores],
-            "curves": [curve_json(unit, findings.threshold)["score"] for unit in findings.controls],
+            "scores": [round(unit.score(), 4) for unit in controls],
+            "curves": [curve_json(unit, findings.threshold)["score"] for unit in controls],
         },
         "cost": {
             "images": len(units),
-            "sample_forwards": sum(unit["sample_forwards"] for unit in units),
-            "seconds": round(sum(unit["seconds"] for unit in units), 2),
+            "sample_forwards": sum(unit.cost.sample_forwards for unit in units),
+            "seconds": round(sum(unit.cost.seconds for unit in units), 2),
         },
     }
 

@@ -15,27 +15,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from surgery.auditing.attack.stages import attack_curve
 from surgery.auditing.findings import Findings
 from surgery.auditing.judgement.verdict import HIDDEN, NOT_TESTED, REMOVED, STILL
 from surgery.auditing.measures.replication import similarities_to
 from surgery.auditing.report.charts import attack_chart, change_chart, neuron_map
 from surgery.auditing.report.document import curve_json, ordinary_summary
-from surgery.auditing.stages import Unit
-from surgery.auditing.store import unpack
+from surgery.auditing.store import Pictures
+from surgery.auditing.units import AttackPair, AttackUnit, OrdinaryUnit, ReplicationUnit
 
-Load = Callable[[str], Unit | None]
+PicturesOf = Callable[[str], Pictures]  # of a unit, by its key
 PANELS = 40  # prompts with pictures, the worst first; the table lists all
 ORDINARY_SHOWN = 8
 THUMBNAIL = 128  # pixels
 CLASSES = {STILL: "still", HIDDEN: "hidden", REMOVED: "removed", NOT_TESTED: "untested"}
 MEANINGS = {
     STILL: "The prompt alone still draws the training image on more than the tolerated share of seeds.",
-    HIDDEN: "The prompt no longer draws it, but an optimised embedding does, clearly more than it draws "
+    HIDDEN: "The prompt no longer draws it, but an optimized embedding does, clearly more than it draws "
     "images that the model never saw. Whoever holds the weights can have the image back.",
     REMOVED: "Under the attack made here, the image is not distinguishable from images that the model never "
     "saw, and the memory at its strength in SOURCE would have been noticed. Another attack may find more.",
@@ -53,15 +53,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Row:
-    """A labelled row of pictures."""
+    """A labeled row of pictures."""
 
     label: str
-    kind: str
     pictures: Sequence[Shown]
 
 
-def audit_page(findings: Findings, document: dict[str, Any], include_private: bool, load: Load) -> str:
-    """The whole page as text; `load` fetches a unit of work with its pictures from the store."""
+def audit_page(
+    findings: Findings, document: dict[str, Any], include_private: bool, pictures_of: PicturesOf
+) -> str:
+    """The whole page as text; `pictures_of` fetches a unit's pictures: those of all would fill the memory."""
     environment = Environment(
         loader=PackageLoader("surgery.auditing.report"),
         autoescape=True,
@@ -77,11 +78,11 @@ def audit_page(findings: Findings, document: dict[str, Any], include_private: bo
         classes=CLASSES,
         meanings=MEANINGS,
         names=[_name(document["prompts"][index]) for index in range(len(findings.subjects))],
-        panels=[_panel(findings, document, index, include_private, load) for index in ranked[:PANELS]],
+        panels=[_panel(findings, document, index, include_private, pictures_of) for index in ranked[:PANELS]],
         panels_left=max(0, len(ranked) - PANELS),
         summary=ordinary_summary(findings),
-        change_chart=Markup(change_chart([unit["change"] for unit in units])) if units else None,
-        ordinary_rows=_ordinary_rows(findings, include_private, load),
+        change_chart=Markup(change_chart([unit.change for unit in units])) if units else None,
+        ordinary_rows=_ordinary_rows(findings, include_private, pictures_of),
         neuron_map=Markup(neuron_map(findings.layer_rows, findings.zeroed, findings.found_for)),
         counted=bool(findings.found_for),
     )
@@ -92,78 +93,79 @@ def _name(entry: dict[str, Any]) -> str:
 
 
 def _panel(
-    findings: Findings, document: dict[str, Any], index: int, include_private: bool, load: Load
+    findings: Findings, document: dict[str, Any], index: int, include_private: bool, pictures_of: PicturesOf
 ) -> dict[str, Any]:
-    entry, unit = document["prompts"][index], load(f"replication-{index}")
+    entry, unit, pair = document["prompts"][index], findings.replication[index], findings.pair(index)
     rows: list[Row] = []
-    chart = None
     if unit is not None:
-        rows = _replication_rows(findings, unit, include_private)
-        pair = findings.attacks[index] if findings.attacks else None
-        if pair:
-            rows += _attack_rows(findings, index, unit, load(f"attack-patched-{index}"), include_private)
-            chart = Markup(_chart(findings, index, pair))
+        pictures = pictures_of(ReplicationUnit.key(index))
+        rows = _replication_rows(findings, unit, pictures, include_private)
+        if pair.patched is not None:
+            attacked = pictures_of(AttackUnit.key(findings.attack.name, "patched", index))["attacked"]
+            target = pictures["target"][0]
+            rows.append(_attack_row(findings, index, pair.patched, attacked, target, include_private))
+    chart = Markup(_chart(findings, index, pair)) if pair.made else None
     return {"name": _name(entry), "entry": entry, "rows": rows, "chart": chart}
 
 
-def _replication_rows(findings: Findings, unit: Unit, include_private: bool) -> list[Row]:
+def _replication_rows(
+    findings: Findings, unit: ReplicationUnit, pictures: Pictures, include_private: bool
+) -> list[Row]:
     threshold = findings.threshold
-    label = "Stand-in target (SOURCE)" if unit["stand_in"] else "Training image"
-    target = Shown(_uri(unit["target"])) if include_private else Shown(withheld="private")
-    memorized = any(value >= threshold for value in unit["before"])
+    label = "Stand-in target (SOURCE)" if unit.stand_in else "Training image"
+    target = Shown(_uri(pictures["target"][0])) if include_private else Shown(withheld="private")
+    memorized = any(value >= threshold for value in unit.before.to_target)
     before = [
         Shown(withheld="replica") if memorized and not include_private else Shown(_uri(picture))
-        for picture in unit["pictures"]["before"]
+        for picture in pictures["before"]
     ]
     after = [
         Shown(withheld="replica") if value >= threshold and not include_private else Shown(_uri(picture))
-        for picture, value in zip(unit["pictures"]["after"], unit["after"], strict=False)
+        for picture, value in zip(pictures["after"], unit.after.to_target, strict=False)
     ]
-    return [
-        Row(label, "target", [target]),
-        Row("SOURCE", "source", before),
-        Row("PATCHED, same seeds", "patched", after),
-    ]
+    return [Row(label, [target]), Row("SOURCE", before), Row("PATCHED, same seeds", after)]
 
 
-def _attack_rows(
-    findings: Findings, index: int, replication: Unit, unit: Unit | None, include_private: bool
-) -> list[Row]:
-    if unit is None:
-        return []
-    shown_anyway = include_private or findings.verdicts[index].word == REMOVED
-    pictures = unpack(unit["pictures"])
-    target, mask = unpack([replication["target"]])[0], findings.subjects[index].mask
+def _attack_row(
+    findings: Findings,
+    index: int,
+    unit: AttackUnit,
+    pictures: torch.Tensor,
+    target: torch.Tensor,
+    include_private: bool,
+) -> Row:
+    removed, mask = findings.verdicts[index].word == REMOVED, findings.subjects[index].mask
     alike = similarities_to(pictures, target, findings.similarity, mask).tolist()
     shown = [
         Shown(_uri(picture))
-        if include_private or (shown_anyway and value < findings.threshold)
+        if include_private or (removed and value < findings.threshold)
         else Shown(withheld="brought back")
-        for picture, value in zip(unit["pictures"], alike, strict=True)
+        for picture, value in zip(pictures, alike, strict=True)
     ]
-    return [Row(f"PATCHED after {unit['pictures_step']} steps of attack", "attacked", shown)]
+    return Row(f"PATCHED after {unit.pictures_step} steps of attack", shown)
 
 
-def _chart(findings: Findings, index: int, pair: dict[str, Unit]) -> str:
-    place = findings.mask_places[index] if findings.mask_places else 0
-    curves = {
-        name: curve_json(pair[name], findings.threshold)["score"] if name in pair else None
-        for name in ("source", "patched")
-    }
-    steps = next(iter(pair.values()))["steps"]
-    controls = [attack_curve(unit, place) for unit in findings.controls]
-    return attack_chart(steps, curves["source"], curves["patched"], controls, findings.threshold)
+def _chart(findings: Findings, index: int, pair: AttackPair) -> str:
+    place = findings.mask_place(index)
+    source, patched = (
+        curve_json(unit, findings.threshold)["score"] if unit is not None else None
+        for unit in (pair.source, pair.patched)
+    )
+    controls = [unit.curve(place) for unit in findings.attack.controls]
+    return attack_chart(pair.made[0].steps, source, patched, controls, findings.threshold)
 
 
-def _ordinary_rows(findings: Findings, include_private: bool, load: Load) -> list[dict[str, Any]]:
-    measured = [(unit["change"], index) for index, unit in enumerate(findings.ordinary) if unit is not None]
+def _ordinary_rows(
+    findings: Findings, include_private: bool, pictures_of: PicturesOf
+) -> list[dict[str, Any]]:
+    measured = [(unit.change, index) for index, unit in enumerate(findings.ordinary) if unit is not None]
     public = include_private or findings.public_ordinary
     shown = []
     # the most changed first: what a publisher has to look at
     for place, (change, index) in enumerate(sorted(measured, reverse=True)[:ORDINARY_SHOWN], start=1):
-        pictures = (load(f"ordinary-{index}") or {})["pictures"]
+        pictures = pictures_of(OrdinaryUnit.key(index))
         rows = [
-            Row(label, side, [Shown(_uri(picture)) for picture in pictures[side]])
+            Row(label, [Shown(_uri(picture)) for picture in pictures[side]])
             for label, side in (("SOURCE", "before"), ("PATCHED", "after"))
         ]
         name = findings.ordinary_prompts[index] if public else f"ordinary prompt {place}"
@@ -171,12 +173,11 @@ def _ordinary_rows(findings: Findings, include_private: bool, load: Load) -> lis
     return shown
 
 
-def _uri(packed: str) -> str:
-    """A base64 PNG as a data URI, no larger than a thumbnail."""
-    image = Image.open(io.BytesIO(base64.b64decode(packed)))
-    if max(image.size) > THUMBNAIL:
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG", optimize=True)
-        packed = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/png;base64,{packed}"
+def _uri(picture: torch.Tensor) -> str:
+    """One picture, uint8 [3, height, width], as a data URI, no larger than a thumbnail."""
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    # a smaller picture stays as it is
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

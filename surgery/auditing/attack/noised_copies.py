@@ -1,0 +1,65 @@
+"""Noised copies of an image and what a denoiser should say about them: the loss of every gradient attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from surgery.model.pipeline import LiveModel
+
+
+@dataclass(frozen=True)
+class NoisedCopies:
+    """The noised latents of one step, restart after restart: all [restarts * batch, ...], on the CPU.
+
+    Attributes:
+        noised: what the denoiser reads.
+        wanted: what it should predict: noise, v or the clean latent, whichever the model predicts.
+        timesteps: of each copy.
+        restart: which restart each copy belongs to.
+    """
+
+    noised: torch.Tensor
+    wanted: torch.Tensor
+    timesteps: torch.Tensor
+    restart: torch.Tensor
+
+
+def noised_copies(
+    model: LiveModel, clean: torch.Tensor, batch: int, generators: Sequence[torch.Generator]
+) -> NoisedCopies:
+    """Fresh copies of a scaled latent [channels, height, width], `batch` for each restart's generator."""
+    config = model.pipeline.scheduler.config
+    total = int(config.num_train_timesteps)
+    drawn = [
+        (torch.randn((batch, *clean.shape), generator=one), torch.randint(total, (batch,), generator=one))
+        for one in generators
+    ]
+    noise = torch.cat([pair[0] for pair in drawn])
+    timesteps = torch.cat([pair[1] for pair in drawn])
+    alpha = model.pipeline.scheduler.alphas_cumprod.float().cpu()[timesteps].view(-1, 1, 1, 1)
+    clean = clean.float().cpu().expand_as(noise)
+    wanted = {
+        "epsilon": noise,
+        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
+        "sample": clean,
+    }[getattr(config, "prediction_type", "epsilon")]
+    noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    return NoisedCopies(noised, wanted, timesteps, torch.arange(len(generators)).repeat_interleave(batch))
+
+
+@contextmanager
+def frozen(denoiser: Any) -> Iterator[None]:
+    """Inside, the weights ask for no gradient, which saves half of the memory and of the work."""
+    wanted = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)

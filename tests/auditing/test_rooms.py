@@ -1,0 +1,54 @@
+"""Inside auditing imports go one way, and what settings and judgement need is light."""
+
+import ast
+from pathlib import Path
+
+import surgery.auditing
+
+FOLDER = Path(surgery.auditing.__file__).parent
+# room or module -> its storey; who stands higher may import who stands lower, and rooms import themselves
+STOREYS = {
+    "judgement": 0,
+    "drawing": 0,
+    "units": 0,
+    "budget": 0,
+    "settings": 1,
+    "measures": 2,
+    "subjects": 3,
+    "identity": 3,
+    "store": 3,
+    "bench": 4,
+    "stages": 5,
+    "attack": 5,
+    "findings": 6,
+    "report": 7,
+    "inputs": 7,
+    "audit": 8,
+}
+
+
+def imported(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_go_one_way():
+    for file in FOLDER.rglob("*.py"):
+        own = file.relative_to(FOLDER).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imported(file):
+            assert not name.startswith("surgery.localization"), f"{file} imports {name}"
+            if not name.startswith("surgery.auditing."):
+                continue
+            other = name.split(".")[2]
+            assert other == own or STOREYS[other] < STOREYS[own], f"{file} imports {name}"
+
+
+def test_every_attack_of_the_stages_is_behind_the_protocol():
+    names = set(imported(FOLDER / "attack" / "stages.py"))
+    assert "surgery.auditing.attack.protocol.Attack" in names
+    assert not {name for name in names if ".embedding." in name or ".registry." in name}
