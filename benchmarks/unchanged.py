@@ -30,7 +30,7 @@ TIMED = {"seconds", "seconds_by_stage", "versions", "model"}  # what differs fro
 def layouts(folder: Path) -> dict[str, tuple[Path, dict[str, list[int]]]]:
     """Name -> (checkpoint, rows to zero), built from the tests' small random models."""
     sys.path.insert(0, str(ROOT / "tests" / "checkpoint"))
-    import checkpoint_builders as builders
+    import checkpoint_builders as builders  # type: ignore[import-not-found]
     import torch
 
     rows = {builders.DOWN: [0, 31], builders.MIDDLE: [3, 7, 8]}
