@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from surgery.errors import SurgeryError, UsageError
-from surgery.model.ablation import ablate_each, neuron_mask
+from surgery.model.ablation import ablate
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
@@ -29,9 +29,7 @@ Replay = Any  # surgery.model.replay.BlockReplay, which imports nothing from her
 
 
 def seeded_latents(model: LiveModel, seed: int, count: int) -> torch.Tensor:
-    """`count` latents drawn in one call from one generator: float32 [count, channels, height, width], on the
-    CPU.
-    """
+    """Latents drawn in one call from one generator: float32 [count, channels, height, width], on the CPU."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn((count, *model.latent_shape), generator=generator, dtype=torch.float32)
 
@@ -98,15 +96,17 @@ class NoisePredictor:
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        neurons: NeuronSet | Sequence[NeuronSet] | None = None,
+        neurons: NeuronSet | None = None,
         replay: Replay | None = None,
     ) -> torch.Tensor:
         """Predict the noise in latents that are pure noise.
 
-        Args: latents: [n, channels, height, width], unit variance. conditioning: of n prompts, or of one
-            prompt for all samples. neurons: what is switched off: one set for all samples, or one set for
-            each sample. replay: stored outputs of the first blocks for these n samples (see
-            `surgery.model.replay`), if any.
+        Args:
+            latents: [n, channels, height, width], unit variance.
+            conditioning: of n prompts, or of one prompt for all samples.
+            neurons: what is switched off, in every sample.
+            replay: stored outputs of the first blocks for these n samples (see `surgery.model.replay`), if
+                any.
 
         Returns:
             The predicted noise, float32 [n, channels, height, width], on the model's device. Predictions of
@@ -118,18 +118,16 @@ class NoisePredictor:
         count = latents.shape[0]
         if len(conditioning) == 1:
             conditioning = conditioning.select(torch.zeros(count, dtype=torch.long))
-        if isinstance(neurons, NeuronSet):
-            neurons = [neurons] * count
-        masks = neuron_mask(self.model.denoiser, list(neurons)) if neurons is not None else {}
+        off = neurons or NeuronSet()
         if self.wasted_passes:
-            self._in_batches(latents, conditioning, masks, self.first_timestep, None)
-        return self._in_batches(latents, conditioning, masks, self.timestep, replay)
+            self._in_batches(latents, conditioning, off, self.first_timestep, None)
+        return self._in_batches(latents, conditioning, off, self.timestep, replay)
 
     def _in_batches(
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        masks: dict[str, torch.Tensor],
+        neurons: NeuronSet,
         timestep: torch.Tensor,
         replay: Replay | None,
     ) -> torch.Tensor:
@@ -140,7 +138,7 @@ class NoisePredictor:
                 part = self._one_batch(
                     latents[chosen].to(self._device, self.model.dtype),
                     conditioning.select(chosen),
-                    {layer: mask[chosen] for layer, mask in masks.items()},
+                    neurons,
                     timestep,
                     replay.select(chosen) if replay is not None else None,
                 )
@@ -169,7 +167,7 @@ class NoisePredictor:
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        masks: dict[str, torch.Tensor],
+        neurons: NeuronSet,
         timestep: torch.Tensor,
         replay: Replay | None,
     ) -> torch.Tensor:
@@ -179,11 +177,10 @@ class NoisePredictor:
             unconditional = self._unconditional.select(torch.zeros(count, dtype=torch.long))
             conditioning = conditioning.join(unconditional)
             inputs = torch.cat([latents, latents])
-            masks = {layer: torch.cat([mask, mask]) for layer, mask in masks.items()}
-        active = {layer: mask for layer, mask in masks.items() if replay is None or not replay.covers(layer)}
-        with ExitStack() as stack:
-            stack.enter_context(ablate_each(self.model.denoiser, active, self.factor))
-            stack.enter_context(replay.applied(self.model.denoiser) if replay is not None else nullcontext())
+        if replay is not None:  # what it covers never runs: its outputs were stored with these neurons off
+            neurons = NeuronSet({layer: neurons[layer] for layer in neurons if not replay.covers(layer)})
+        served = replay.applied(self.model.denoiser) if replay is not None else nullcontext()
+        with ablate(self.model.denoiser, neurons, self.factor), served:
             predicted = self.model.denoiser(
                 inputs,
                 timestep.to(inputs.device),
