@@ -77,8 +77,9 @@ def read_prompts(path: str | Path, column: str | None = None, limit: int | None 
         column: the caption column; default: found by name.
         limit: stop after so many distinct captions.
 
-    Raises: UsageError: no such file, an unknown suffix, no caption column, text that is not UTF-8, no caption
-        at all.
+    Raises:
+        UsageError: no such file, an unknown suffix, no caption column, text that is not UTF-8, no caption at
+            all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
