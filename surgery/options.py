@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -30,7 +30,8 @@ class Option:
         flag: the option's name, where it is not the field's own with dashes; "" for that. A field that is
             true by default is switched off by `--no-...`.
         metavar: what stands for the value in help.
-        choices: the words that are allowed (each of them, for a field that holds several).
+        choices: the words that are allowed (each of them, for a field that holds several). A table that grows
+            may stand here: it is read when a value is checked or help is printed.
         least: the smallest number that is allowed.
         constant: where the option takes no value, the value that naming it stands for.
         unset: what None means, in words: "calibrated", "the measure's own".
@@ -40,7 +41,7 @@ class Option:
     group: str = "options"
     flag: str = ""
     metavar: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     constant: Any = None
     unset: str = ""
@@ -63,22 +64,28 @@ def add_options(
     settings: type,
     groups: Sequence[str] | None = None,
     leave_out: Iterable[str] = (),
-) -> None:
+) -> dict[str, argparse._ArgumentGroup]:
     """Add the options of a settings class to a parser, each group under its heading.
 
     Args:
         groups: only these groups, in this order; default: all, in the order of the fields.
         leave_out: names of fields that the command does not take.
+
+    Returns:
+        Heading -> its group in the parser, for options of the command that belong there too.
     """
     listed = option_fields(settings, groups)
     order = list(groups) if groups is not None else list(dict.fromkeys(option.group for _, option in listed))
     skipped = set(leave_out)
+    headings = {}
     for name in order:
         members = [pair for pair in listed if pair[1].group == name and pair[0].name not in skipped]
-        heading = parser.add_argument_group(name) if members else None
+        if not members:
+            continue
+        heading = headings[name] = parser.add_argument_group(name)
         for one, option in members:
-            assert heading is not None
             heading.add_argument(flag_of(one), dest=one.name, help=help_of(one), **_parsing(one, option))
+    return headings
 
 
 def settings_from(settings: type[Settings], arguments: argparse.Namespace, **fixed: Any) -> Settings:
@@ -100,6 +107,8 @@ def check_settings(settings: Any) -> None:
     """
     for one, option in option_fields(type(settings)):
         value, name = getattr(settings, one.name), flag_of(one).removeprefix("--")
+        if option.constant is not None:  # its option is named after one value, not after the field
+            name = one.name.replace("_", "-")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(name, f"{value} is not a number", "give a finite number")
         if option.least is not None and value is not None and value < option.least:
