@@ -33,9 +33,10 @@ from typing import Any
 
 import torch
 
+from surgery.corpus import as_corpus
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, calibrate, predictor_of
-from surgery.localization.localize import as_corpus, localize
+from surgery.localization.localize import localize
 from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
 from surgery.localization.scan import prompt_scores

@@ -108,6 +108,26 @@ def read_prompts(path: str | Path, column: str | None = None, limit: int | None 
     return corpus
 
 
+def as_corpus(prompts: str | Path | Iterable[str] | PromptCorpus) -> PromptCorpus:
+    """The corpus that a file name, captions or a corpus stand for.
+
+    Raises:
+        UsageError: it holds no prompt, or a caption is not text.
+    """
+    if isinstance(prompts, PromptCorpus):
+        return prompts
+    if isinstance(prompts, str | Path):
+        return read_prompts(prompts)
+    listed = list(prompts)
+    for prompt in listed:
+        if not isinstance(prompt, str):
+            raise UsageError("prompts", f"{prompt!r} is not text", "give strings")
+    corpus = collect_prompts(listed)
+    if not corpus.prompts:
+        raise UsageError("prompts", "there are none", "give at least one caption")
+    return corpus
+
+
 def collect_prompts(rows: Iterable[Any], limit: int | None = None) -> PromptCorpus:
     """Drop blank and repeated captions from a stream, and count them. Broken rows count as rows."""
     corpus = PromptCorpus()

@@ -54,9 +54,8 @@ def load_from(arguments: argparse.Namespace, device: str | None = None) -> Any:
 
 def corpus_from(arguments: argparse.Namespace) -> PromptCorpus:
     """The corpus that the options name; broken rows are reported on stderr with their lines."""
-    from surgery.corpus import read_prompts
+    from surgery.corpus import as_corpus, read_prompts
     from surgery.errors import UsageError
-    from surgery.localization.localize import as_corpus
 
     if (arguments.prompts is None) == (arguments.prompt is None):
         raise UsageError("--prompts", "give either a file of prompts or --prompt TEXT", "one of the two")

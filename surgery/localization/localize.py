@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery import fingerprint
-from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
+from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
@@ -111,26 +111,6 @@ def localize(
     records = [known[prompt] for prompt in corpus.prompts]
     how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
     return _result(localizer, corpus, records, how)
-
-
-def as_corpus(prompts: str | Path | Iterable[str] | PromptCorpus) -> PromptCorpus:
-    """The corpus that a file name, captions or a corpus stand for.
-
-    Raises:
-        UsageError: it holds no prompt, or a caption is not text.
-    """
-    if isinstance(prompts, PromptCorpus):
-        return prompts
-    if isinstance(prompts, str | Path):
-        return read_prompts(prompts)
-    listed = list(prompts)
-    for prompt in listed:
-        if not isinstance(prompt, str):
-            raise UsageError("prompts", f"{prompt!r} is not text", "give strings")
-    corpus = collect_prompts(listed)
-    if not corpus.prompts:
-        raise UsageError("prompts", "there are none", "give at least one caption")
-    return corpus
 
 
 def usable_calibration(

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.corpus import PromptCorpus
+from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, predictions_of, predictor_of
-from surgery.localization.localize import as_corpus, usable_calibration
+from surgery.localization.localize import usable_calibration
 from surgery.localization.settings import CALIBRATION_FIELDS, LocalizeSettings
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import load_pipeline

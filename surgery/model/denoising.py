@@ -21,11 +21,11 @@ from surgery.errors import SurgeryError, UsageError
 from surgery.model.ablation import ablate
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
+from surgery.model.replay import BlockReplay
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
 MINIMUM_RANGE = 1e-12  # a channel that is constant scales to zeros instead of dividing by zero
-Replay = Any  # surgery.model.replay.BlockReplay, which imports nothing from here
 
 
 def seeded_latents(model: LiveModel, seed: int, count: int) -> torch.Tensor:
@@ -43,11 +43,11 @@ def noise_differences(prediction: torch.Tensor, latents: torch.Tensor) -> torch.
     """`prediction - latents`, min-max scaled to [0, 1] per sample and channel.
 
     Args:
-        prediction: predicted noise [n, channels, height, width].
-        latents: the latents it was predicted for, same shape.
+        prediction: predicted noise [..., channels, height, width].
+        latents: the latents it was predicted for, same shape (or one that broadcasts to it).
 
     Returns:
-        float32, same shape, on the prediction's device. A constant channel becomes zeros.
+        float32, the prediction's shape, on its device. A constant channel becomes zeros.
     """
     difference = prediction.float() - latents.to(prediction.device, torch.float32)
     low = difference.amin(dim=(-2, -1), keepdim=True)
@@ -97,7 +97,7 @@ class NoisePredictor:
         latents: torch.Tensor,
         conditioning: Conditioning,
         neurons: NeuronSet | None = None,
-        replay: Replay | None = None,
+        replay: BlockReplay | None = None,
     ) -> torch.Tensor:
         """Predict the noise in latents that are pure noise.
 
@@ -115,9 +115,8 @@ class NoisePredictor:
         Raises:
             SurgeryError: memory runs out even for a single sample, or the model predicts no finite numbers.
         """
-        count = latents.shape[0]
         if len(conditioning) == 1:
-            conditioning = conditioning.select(torch.zeros(count, dtype=torch.long))
+            conditioning = conditioning.select(torch.zeros(len(latents), dtype=torch.long))
         off = neurons or NeuronSet()
         if self.wasted_passes:
             self._in_batches(latents, conditioning, off, self.first_timestep, None)
@@ -129,24 +128,20 @@ class NoisePredictor:
         conditioning: Conditioning,
         neurons: NeuronSet,
         timestep: torch.Tensor,
-        replay: Replay | None,
+        replay: BlockReplay | None,
     ) -> torch.Tensor:
         parts, start = [], 0
         while start < latents.shape[0]:
             chosen = slice(start, start + self.batch_size)
             try:
-                part = self._one_batch(
-                    latents[chosen].to(self._device, self.model.dtype),
-                    conditioning.select(chosen),
-                    neurons,
-                    timestep,
-                    replay.select(chosen) if replay is not None else None,
-                )
+                inputs = latents[chosen].to(self._device, self.model.dtype)
+                stored = replay.select(chosen) if replay is not None else None
+                part = self._one_batch(inputs, conditioning.select(chosen), neurons, timestep, stored)
             except torch.OutOfMemoryError:
                 self._halve_batch()
-                continue
-            parts.append(part)
-            start += part.shape[0]
+            else:
+                parts.append(part)
+                start += len(part)
         prediction = torch.cat(parts)
         if not bool(torch.isfinite(prediction).all()):
             raise SurgeryError(
@@ -169,12 +164,11 @@ class NoisePredictor:
         conditioning: Conditioning,
         neurons: NeuronSet,
         timestep: torch.Tensor,
-        replay: Replay | None,
+        replay: BlockReplay | None,
     ) -> torch.Tensor:
-        count = latents.shape[0]
         inputs = latents
         if self._unconditional is not None:
-            unconditional = self._unconditional.select(torch.zeros(count, dtype=torch.long))
+            unconditional = self._unconditional.select(torch.zeros(len(latents), dtype=torch.long))
             conditioning = conditioning.join(unconditional)
             inputs = torch.cat([latents, latents])
         if replay is not None:  # what it covers never runs: its outputs were stored with these neurons off
