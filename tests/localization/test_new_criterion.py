@@ -141,4 +141,4 @@ def test_a_calibration_older_than_a_criterion_still_serves_the_others(planted, c
 def test_two_that_calibrate_one_distribution_are_an_error(planted, calibrated, monkeypatch):
     monkeypatch.setattr(Loudness, "distribution", "pairs")
     with pytest.raises(ValueError, match="calibrate \\['pairs'\\]"):
-        calibrate(planted, ordinary_captions(4), score_prompts=2)
+        calibrate(planted, ordinary_captions(4), LocalizeSettings(seeds=2, confirm_seeds=0), score_prompts=2)
