@@ -145,10 +145,10 @@ def default_of(one: Field[Any]) -> str:
     option: Option = one.metadata[_KEY]
     value = one.default
     assert value is not MISSING, f"{one.name} has no default"
+    if isinstance(value, bool) or option.constant is not None:
+        return "off"  # the option takes no value: until it is named, what it says is not done
     if value is None:
         return option.unset or "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
     if isinstance(value, tuple):
         separator = "," if "int" in str(one.type) else " "
         return separator.join(str(word) for word in value)
@@ -159,7 +159,8 @@ def option_rows(settings: type, groups: Iterable[str] | None = None) -> list[tup
     """(group, option, default, meaning) of every option: the rows of a table in the documentation."""
     rows = []
     for one, option in option_fields(settings, groups):
-        choices = f": {', '.join(option.choices)}" if option.choices else ""
+        takes_one = option.choices and option.constant is None
+        choices = f": {', '.join(option.choices)}" if takes_one else ""
         rows.append((option.group, flag_of(one), default_of(one), option.help + choices))
     return rows
 
