@@ -33,13 +33,14 @@ from typing import Any
 
 import torch
 
+from surgery.corpus import as_corpus
+from surgery.localization import registry
 from surgery.localization.calibration import Calibration, calibrate, predictor_of
-from surgery.localization.criteria import CRITERIA_BY_NAME
-from surgery.localization.evaluation import PromptEvaluator
-from surgery.localization.localize import as_corpus, localize
+from surgery.localization.localize import localize
 from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
 from surgery.localization.scan import prompt_scores
+from surgery.localization.search.evaluation import PromptEvaluator
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import seeded_latents
@@ -165,7 +166,7 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
 
     one = LocalizeSettings(seeds=prompts * seeds, batch_size=prompts * seeds, confirm_seeds=0)
     evaluator = PromptEvaluator(
-        predictor_of(model, one), conditioning.select(slice(0, 1)), tiled, CRITERIA_BY_NAME["seeds-diverge"]
+        predictor_of(model, one), conditioning.select(slice(0, 1)), tiled, registry.criterion("seeds-diverge")
     )
     layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
     evaluator.judge(-1.0)
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--include-unresolved", action="store_true", help="refine unresolved prompts too")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument("--prompts", metavar="FILE", help="default: the testbed's planted captions")
-    parser.add_argument("--criterion", nargs="+", default=["seeds-diverge", "noise-changed"])
+    parser.add_argument("--criterion", nargs="+", default=list(registry.CRITERIA))
     parser.add_argument("--threshold", type=float, nargs="+", metavar="SCORE", help="default: calibrated")
     parser.add_argument("--device", help="cpu, cuda or mps")
     parser.add_argument("--json", metavar="FILE", help="write the figures here")

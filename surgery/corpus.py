@@ -77,8 +77,9 @@ def read_prompts(path: str | Path, column: str | None = None, limit: int | None 
         column: the caption column; default: found by name.
         limit: stop after so many distinct captions.
 
-    Raises: UsageError: no such file, an unknown suffix, no caption column, text that is not UTF-8, no caption
-        at all.
+    Raises:
+        UsageError: no such file, an unknown suffix, no caption column, text that is not UTF-8, no caption at
+            all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -104,6 +105,26 @@ def read_prompts(path: str | Path, column: str | None = None, limit: int | None 
         raise UsageError(
             path, f"holds no prompt ({corpus.rows} rows, {corpus.broken_count} broken)", "give captions"
         )
+    return corpus
+
+
+def as_corpus(prompts: str | Path | Iterable[str] | PromptCorpus) -> PromptCorpus:
+    """The corpus that a file name, captions or a corpus stand for.
+
+    Raises:
+        UsageError: it holds no prompt, or a caption is not text.
+    """
+    if isinstance(prompts, PromptCorpus):
+        return prompts
+    if isinstance(prompts, str | Path):
+        return read_prompts(prompts)
+    listed = list(prompts)
+    for prompt in listed:
+        if not isinstance(prompt, str):
+            raise UsageError("prompts", f"{prompt!r} is not text", "give strings")
+    corpus = collect_prompts(listed)
+    if not corpus.prompts:
+        raise UsageError("prompts", "there are none", "give at least one caption")
     return corpus
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -30,7 +30,8 @@ class Option:
         flag: the option's name, where it is not the field's own with dashes; "" for that. A field that is
             true by default is switched off by `--no-...`.
         metavar: what stands for the value in help.
-        choices: the words that are allowed (each of them, for a field that holds several).
+        choices: the words that are allowed (each of them, for a field that holds several). A table that grows
+            may stand here: it is read when a value is checked or help is printed.
         least: the smallest number that is allowed.
         constant: where the option takes no value, the value that naming it stands for.
         unset: what None means, in words: "calibrated", "the measure's own".
@@ -40,7 +41,7 @@ class Option:
     group: str = "options"
     flag: str = ""
     metavar: str = ""
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     least: float | None = None
     constant: Any = None
     unset: str = ""
@@ -63,7 +64,7 @@ def add_options(
     settings: type,
     groups: Sequence[str] | None = None,
     leave_out: Iterable[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, argparse._ArgumentGroup]:
     """Add the options of a settings class to a parser, each group under its heading.
 
     Args:
@@ -71,7 +72,7 @@ def add_options(
         leave_out: names of fields that the command does not take.
 
     Returns:
-        heading -> argparse's group, for options that stand under it and are no settings.
+        Heading -> its group in the parser, for options of the command that belong there too.
     """
     listed = option_fields(settings, groups)
     order = list(groups) if groups is not None else list(dict.fromkeys(option.group for _, option in listed))
@@ -80,11 +81,9 @@ def add_options(
         members = [pair for pair in listed if pair[1].group == name and pair[0].name not in skipped]
         if not members:
             continue
-        headings[name] = parser.add_argument_group(name)
+        heading = headings[name] = parser.add_argument_group(name)
         for one, option in members:
-            headings[name].add_argument(
-                flag_of(one), dest=one.name, help=help_of(one), **_parsing(one, option)
-            )
+            heading.add_argument(flag_of(one), dest=one.name, help=help_of(one), **_parsing(one, option))
     return headings
 
 
@@ -107,6 +106,8 @@ def check_settings(settings: Any) -> None:
     """
     for one, option in option_fields(type(settings)):
         value, name = getattr(settings, one.name), flag_of(one).removeprefix("--")
+        if option.constant is not None:  # its option is named after one value, not after the field
+            name = one.name.replace("_", "-")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(name, f"{value} is not a number", "give a finite number")
         if option.least is not None and value is not None and value < option.least:
@@ -143,10 +144,10 @@ def default_of(one: Field[Any]) -> str:
     option: Option = one.metadata[_KEY]
     value = one.default
     assert value is not MISSING, f"{one.name} has no default"
+    if isinstance(value, bool) or option.constant is not None:
+        return "off"  # the option takes no value: until it is named, what it says is not done
     if value is None:
         return option.unset or "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
     if isinstance(value, tuple):
         separator = "," if "int" in str(one.type) else " "
         return separator.join(str(word) for word in value)
@@ -157,7 +158,8 @@ def option_rows(settings: type, groups: Iterable[str] | None = None) -> list[tup
     """(group, option, default, meaning) of every option: the rows of a table in the documentation."""
     rows = []
     for one, option in option_fields(settings, groups):
-        choices = f": {', '.join(option.choices)}" if option.choices else ""
+        takes_one = option.choices and option.constant is None
+        choices = f": {', '.join(option.choices)}" if takes_one else ""
         rows.append((option.group, flag_of(one), default_of(one), option.help + choices))
     return rows
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 
-from surgery.commands import localization_options as options
+from surgery import options
+from surgery.commands import localization_options as shared
+from surgery.localization.settings import (
+    CALIBRATION,
+    CONFIRMATION,
+    SCORE_PROMPTS,
+    SCORING,
+    LocalizeSettings,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `surgery calibrate`; see its help."""
-    options.add_model_options(parser)
+    shared.add_model_options(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="write the calibration here (safetensors)"
     )
@@ -21,19 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--column", help="caption column (default: caption, prompt or text)")
     parser.add_argument(
-        "--score-prompts", type=int, default=64, metavar="N", help="prompts that run through the denoiser"
-    )
-    parser.add_argument(
-        "--cutoff",
-        type=float,
+        "--score-prompts",
+        type=int,
+        default=SCORE_PROMPTS,
         metavar="N",
-        help="threshold = mean + N standard deviations (default: 1 for noise-changed, 2 for the others)",
+        help=f"prompts that run through the denoiser (default: {SCORE_PROMPTS})",
     )
-    group = options.add_scoring_options(parser)
-    group.add_argument(
-        "--confirm-seeds", type=int, default=options.UNSET, help="as for localize (default: 10)"
-    )
-    group.add_argument("--confirm-seed", type=int, default=options.UNSET, help="as for localize")
+    options.add_options(parser, LocalizeSettings, groups=[CALIBRATION, SCORING, CONFIRMATION])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,14 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.ordinary import ordinary_prompts
     from surgery.progress import StageBars
 
-    settings = options.settings_from(arguments)
+    settings = options.settings_from(LocalizeSettings, arguments)
     output = check_writable(arguments.output)
-    model = options.load_from(arguments)
+    model = shared.load_from(arguments)
     captions, source = ordinary_prompts(model.source, arguments.prompts, arguments.column)
     bars = StageBars(not arguments.quiet)
     try:
         calibration = calibrate(
-            model, captions, settings, arguments.score_prompts, source, arguments.cutoff, progress=bars
+            model, captions, settings, arguments.score_prompts, source, settings.cutoff, progress=bars
         )
     finally:
         bars.close()

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surgery.corpus import PromptCorpus
-    from surgery.localization.settings import LocalizeSettings
-
-# The defaults stand in LocalizeSettings alone: options left out are not passed on.
-UNSET: Any = argparse.SUPPRESS
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +32,8 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N different captions")
 
 
-def add_calibration_options(parser: argparse.ArgumentParser) -> None:
+def add_calibration_options(group: argparse._ArgumentGroup) -> None:
     """Where the thresholds come from."""
-    group = parser.add_argument_group("calibration")
     group.add_argument("--calibration", metavar="FILE", help="made by `surgery calibrate` for this model")
     group.add_argument(
         "--ordinary",
@@ -46,41 +41,6 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
         help="ordinary captions to calibrate on now (default: ordinary-prompts.txt beside the model, else "
         "those that ship with surgery)",
     )
-
-
-def add_scoring_options(parser: argparse.ArgumentParser) -> Any:
-    """How noise differences are made; `calibrate` must use the same as `localize` and `scan`."""
-    group = parser.add_argument_group("scoring")
-    group.add_argument("--seeds", type=int, default=UNSET, help="latents per prompt (default: 10)")
-    group.add_argument("--seed", type=int, default=UNSET, help="seed of these latents (default: 0)")
-    group.add_argument(
-        "--guidance", type=float, default=UNSET, help="guidance scale in scores (default: none)"
-    )
-    group.add_argument("--inference-steps", type=int, default=UNSET, help="scheduler steps (default: 50)")
-    group.add_argument("--step-index", type=int, default=UNSET, help="which timestep is scored (default: 1)")
-    group.add_argument(
-        "--key-layers",
-        dest="projection",
-        action="store_const",
-        const="key",
-        default=UNSET,
-        help="use key layers",
-    )
-    group.add_argument(
-        "--batch-size", type=int, default=UNSET, help="most samples in a UNet call (default: 32)"
-    )
-    return group
-
-
-def settings_from(arguments: argparse.Namespace, **fixed: Any) -> LocalizeSettings:
-    """The settings that the given options describe; `fixed` for some, defaults for all others."""
-    from dataclasses import fields
-
-    from surgery.localization.settings import LocalizeSettings
-
-    names = {field.name for field in fields(LocalizeSettings)}
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    return LocalizeSettings(**{**given, **fixed})
 
 
 def load_from(arguments: argparse.Namespace, device: str | None = None) -> Any:
@@ -94,9 +54,8 @@ def load_from(arguments: argparse.Namespace, device: str | None = None) -> Any:
 
 def corpus_from(arguments: argparse.Namespace) -> PromptCorpus:
     """The corpus that the options name; broken rows are reported on stderr with their lines."""
-    from surgery.corpus import read_prompts
+    from surgery.corpus import as_corpus, read_prompts
     from surgery.errors import UsageError
-    from surgery.localization.localize import as_corpus
 
     if (arguments.prompts is None) == (arguments.prompt is None):
         raise UsageError("--prompts", "give either a file of prompts or --prompt TEXT", "one of the two")

@@ -1,6 +1,4 @@
-"""`surgery scan MODEL --prompts P`: rank a large corpus by how memorized each prompt looks, in one cheap
-pass.
-"""
+"""`surgery scan MODEL --prompts P`: rank a large corpus by how memorized each prompt looks, in one pass."""
 
 from __future__ import annotations
 
@@ -8,13 +6,16 @@ import argparse
 import json
 import sys
 
-from surgery.commands import localization_options as options
+from surgery import options
+from surgery.commands import localization_options as shared
+from surgery.localization import registry
+from surgery.localization.settings import CALIBRATION, SCORING, LocalizeSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `surgery scan`; see its help."""
-    options.add_model_options(parser)
-    options.add_corpus_options(parser)
+    shared.add_model_options(parser)
+    shared.add_corpus_options(parser)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write the ranking here, one JSON object a line"
     )
@@ -23,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--detector",
-        default="seeds-diverge",
-        help="seeds-diverge (default), noise-changed (the published gate) or noise-magnitude (Wen et al.)",
+        default=registry.DEFAULT,
+        metavar="NAME",
+        help=f"what scores a prompt: {', '.join(registry.detector_places())} (default: {registry.DEFAULT})",
     )
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="default: calibrated")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20)")
-    options.add_calibration_options(parser)
-    options.add_scoring_options(parser)
+    shared.add_calibration_options(parser.add_argument_group(CALIBRATION))
+    options.add_options(parser, LocalizeSettings, groups=[SCORING])
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,11 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.files import check_writable, write_atomically
     from surgery.localization.scan import scan
 
-    settings = options.settings_from(arguments, confirm_seeds=0)
+    settings = options.settings_from(LocalizeSettings, arguments, confirm_seeds=0)
     output = check_writable(arguments.output) if arguments.output else None
-    corpus = options.corpus_from(arguments)
+    corpus = shared.corpus_from(arguments)
     result = scan(
-        options.load_from(arguments),
+        shared.load_from(arguments),
         corpus,
         detector=arguments.detector,
         threshold=arguments.threshold,
@@ -71,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{'score':>8}  {'':9}  prompt")
     for record in result.records[: arguments.top]:
         mark = "memorized" if record.memorized else ""
-        print(f"{record.score:8.4f}  {mark:9}  {options.shortened(record.prompt, 80)}")
+        print(f"{record.score:8.4f}  {mark:9}  {shared.shortened(record.prompt, 80)}")
     print(
         f"\n{len(memorized)} of {len(result.records)} prompts ({100 * result.share:.1f} %) above "
         f"{result.threshold:.4f} ({result.detector}); "

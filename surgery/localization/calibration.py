@@ -1,50 +1,41 @@
 """Calibration: what ordinary, unmemorized prompts look like in this model.
 
 1. Activation statistics of every value layer over all ordinary prompts (no denoiser pass).
-2. For a sample of them, the noise differences of S seeds; from these the distributions of `pairs` (MS-SSIM of
-   two seeds of one prompt), `prompts` (its mean over a prompt's pairs), `same_seed` (MS-SSIM of two different
-   prompts at one seed: the floor that `noise-changed` cannot get under) and `noise_magnitude` (the detector
-   of Wen et al., ICLR 2024).
-3. The same two score distributions for the latents of the confirmation (`confirm_pairs`, `confirm_prompts`):
-   every set of latents has a level of its own, so that a score is only comparable on the latents it was
-   calibrated on.
-4. A threshold is mean + cutoff x standard deviation of the criterion's distribution: `pairs` and 1 for
-   `noise-changed` (as published), `prompts` and 2 for `seeds-diverge`.
+2. For a sample of them, the noise predictions of S seeds; from these the distributions that each criterion
+   and detector asks for (`Detector.calibration_values`): `pairs`, `prompts`, `same_seed`, `noise_magnitude`.
+3. The criteria's own distributions once more for the latents of the confirmation (`confirm_pairs`,
+   `confirm_prompts`): every set of latents has a level of its own, so that a score is only comparable on the
+   latents it was calibrated on.
+4. A threshold is mean + cutoff x standard deviation of the criterion's own distribution.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cache
+from typing import Any
 
 import torch
 
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
+from surgery.localization import registry
 from surgery.localization.activations import Moments, activations
-from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
-from surgery.localization.detectors import Magnitude
-from surgery.localization.ms_ssim import ms_ssim, pairwise_scores, window_of
-from surgery.localization.settings import LocalizeSettings
+from surgery.localization.criteria import Detector, Predictions
+from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
 from surgery.model.conditioning import encode_prompts
-from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
+from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.versions import library_versions
 
 TEXT_BATCH = 64
-DEFAULT_SCORE_PROMPTS = 64
+# The file lists these first and in this order, whatever the order in the registry.
+LISTED_FIRST = ("pairs", "prompts", "same_seed", "noise_magnitude")
 
 Progress = Callable[[str, int, int], None]
-
-
-class Calibrated(Protocol):
-    """What has a threshold: a criterion or a detector."""
-
-    distribution: str
-    cutoff: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ class Calibration:
 
     Attributes:
         mean, std: layer name -> float32 [rows], activation statistics of every value (or key) layer.
-        scores: "pairs", "prompts", "same_seed", "noise_magnitude" -> `Distribution`.
+        scores: name -> `Distribution`, of what the criteria and detectors asked for.
         prompts: how many ordinary prompts the activation statistics cover.
         fingerprint: of the model's value layers.
         made_with: the settings the numbers depend on (`LocalizeSettings.for_calibration`).
@@ -92,18 +83,30 @@ class Calibration:
     versions: Mapping[str, str]
     cutoff: float | None = None
 
-    def threshold(self, criterion: Calibrated, on_fresh_seeds: bool = False) -> float:
-        """The calibrated threshold of a criterion or detector, for the search's latents or the
-        confirmation's.
+    def threshold(self, detector: Detector, on_fresh_seeds: bool = False) -> float:
+        """The calibrated threshold of a criterion or detector.
+
+        `on_fresh_seeds` asks for that on the confirmation's latents instead of the search's.
+
+        Raises:
+            UsageError: the calibration was made without it.
         """
-        deviations = criterion.cutoff if self.cutoff is None else self.cutoff
-        name = criterion.distribution
-        return self.scores[f"confirm_{name}" if on_fresh_seeds else name].cutoff(deviations)
+        deviations = detector.cutoff if self.cutoff is None else self.cutoff
+        name = f"confirm_{detector.distribution}" if on_fresh_seeds else detector.distribution
+        if name not in self.scores:
+            raise UsageError(
+                "calibration", f"has no distribution {name!r}", "calibrate the model again with this version"
+            )
+        return self.scores[name].cutoff(deviations)
 
     def thresholds(self) -> dict[str, float]:
-        """The threshold of every criterion and detector, by its name."""
-        judges: list[Any] = [*CRITERIA_BY_NAME.values(), Magnitude]
-        return {judge.name: float(f"{self.threshold(judge):.6g}") for judge in judges}
+        """The threshold of every criterion and detector that is calibrated, by its name."""
+        detectors = {name: registry.detector(name) for name in registry.detector_places()}
+        return {
+            name: float(f"{self.threshold(one):.6g}")
+            for name, one in detectors.items()
+            if one.distribution in self.scores
+        }
 
     def summary(self) -> dict[str, Any]:
         """What `neurons.json` records of the calibration: everything but the statistics of single neurons."""
@@ -123,7 +126,7 @@ def calibrate(
     model: LiveModel,
     prompts: Sequence[str],
     settings: LocalizeSettings | None = None,
-    score_prompts: int = DEFAULT_SCORE_PROMPTS,
+    score_prompts: int = SCORE_PROMPTS,
     source: str = "given prompts",
     cutoff: float | None = None,
     progress: Progress | None = None,
@@ -182,34 +185,56 @@ def _score_distributions(
 ) -> dict[str, Distribution]:
     predictor = predictor_of(model, settings)
     latents = seeded_latents(model, settings.seed, settings.seeds)
-    scores = _scores_on(predictor, latents, prompts, "scores", report)
+    detectors = [registry.detector(name) for name in registry.detector_places()]
+    scores = _scores_on(predictor, latents, prompts, detectors, "scores", report)
     if settings.confirm_seeds:
+        criteria = [registry.criterion(name) for name in registry.CRITERIA]
         fresh = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
-        more = _scores_on(predictor, fresh, prompts, "scores on fresh seeds", report)
-        scores |= {f"confirm_{name}": more[name] for name in ("pairs", "prompts")}
+        more = _scores_on(predictor, fresh, prompts, criteria, "scores on fresh seeds", report)
+        own = {one.distribution for one in criteria}
+        scores |= {f"confirm_{name}": found for name, found in more.items() if name in own}
     return scores
 
 
 def _scores_on(
-    predictor: NoisePredictor, latents: torch.Tensor, prompts: list[str], what: str, report: Progress
+    predictor: NoisePredictor,
+    latents: torch.Tensor,
+    prompts: list[str],
+    detectors: Sequence[Detector],
+    what: str,
+    report: Progress,
 ) -> dict[str, Distribution]:
-    magnitude = Magnitude(predictor, latents)
-    window = window_of(*latents.shape[-2:])
-    found: dict[str, list[float]] = {"pairs": [], "prompts": [], "same_seed": [], "noise_magnitude": []}
-    upper = torch.triu_indices(len(latents), len(latents), offset=1)
-    before: torch.Tensor | None = None
-    for position, prompt in enumerate(prompts):
-        prediction = predictor.predict(latents, encode_prompts(predictor.model, [prompt]))
-        difference = noise_differences(prediction, latents)
-        scores = pairwise_scores(difference, window)
-        found["pairs"].extend(scores[upper[0], upper[1]].tolist())
-        found["prompts"].append(mean_pair(scores))
-        found["noise_magnitude"].append(magnitude.score(prediction))
-        if before is not None:
-            found["same_seed"].extend(ms_ssim(before, difference, window).tolist())
-        before = difference
+    found: dict[str, list[float]] = {}
+    before: Predictions | None = None
+    for position, (_, one) in enumerate(predictions_of(predictor, latents, prompts)):
+        asked_for: set[str] = set()
+        for detector in detectors:
+            values = detector.calibration_values(one, before)
+            if twice := asked_for & set(values):
+                raise ValueError(f"two criteria or detectors calibrate {sorted(twice)}: rename one of them")
+            asked_for |= set(values)
+            for name, some in values.items():
+                found.setdefault(name, []).extend(some)
+        before = one
         report(what, position + 1, len(prompts))
-    return {name: Distribution.of(values) for name, values in found.items()}
+    listed = sorted(found, key=lambda name: (*LISTED_FIRST, name).index(name))
+    return {name: Distribution.of(found[name]) for name in listed}
+
+
+def predictions_of(
+    predictor: NoisePredictor, latents: torch.Tensor, prompts: Sequence[str], together: int = 1
+) -> Iterator[tuple[Sequence[str], Predictions]]:
+    """(prompts, their predictions on the latents), so many prompts at once, in order."""
+
+    @cache
+    def empty() -> torch.Tensor:
+        return predictor.predict(latents, encode_prompts(predictor.model, [""]))
+
+    for start in range(0, len(prompts), together):
+        some = prompts[start : start + together]
+        conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
+        noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
+        yield some, Predictions(noise.unflatten(0, (len(some), len(latents))), latents, empty)
 
 
 def predictor_of(model: LiveModel, settings: LocalizeSettings, **more: Any) -> NoisePredictor:

@@ -1,31 +1,75 @@
-"""The two criteria for "this memory is broken", by name.
+"""When is a prompt memorized, and when is its memory broken? Criteria and detectors.
 
+A **detector** gives a prompt one number, high for a memorized one: the gate of `scan`. A **criterion** is a
+detector that can also say, with neurons off, whether the memory is broken: what `localize` works with.
+
+- **seeds-diverge** (ours, the default): a prompt's score is the mean MS-SSIM over all pairs of different
+  seeds of its noise differences, ablated or not. The gate keeps all seeds of a prompt whose score exceeds the
+  threshold.
 - **noise-changed** (published: NeMo, arXiv 2406.02366): a seed's score is the MS-SSIM between its ablated and
   its own unablated noise difference; a prompt's score is the maximum over the seeds kept by the gate. The
   gate keeps the seeds whose best match among the OTHER seeds' unablated noise differences exceeds the
   threshold.
-- **seeds-diverge** (ours, the default): a prompt's score is the mean MS-SSIM over all pairs of different
-  seeds of its noise differences, ablated or not. The gate keeps all seeds of a prompt whose score exceeds the
-  threshold.
+- **noise-magnitude**, a detector only (Wen et al., "Detecting, Explaining, and Mitigating Memorization in
+  Diffusion Models", ICLR 2024): the norm of what the prompt adds to the noise prediction,
+  ||eps(x_T, t, y) - eps(x_T, t, "")||, averaged over seeds. Taken at the same timestep as the other scores,
+  and divided by the square root of the number of latent values, so that it does not grow with the picture.
 
-Why two: `noise-changed` compares at the SAME seed, and where the seed shows through the noise difference
-(smooth pictures, small latents) even two unrelated prompts at one seed score high. That floor can lie above
-every threshold made across seeds; then no ablation ever counts as enough. `seeds-diverge` asks across seeds,
-before and after.
+Why two criteria: `noise-changed` compares at the SAME seed, and where the seed shows through the noise
+difference (smooth pictures, small latents) even two unrelated prompts at one seed score high. That floor can
+lie above every threshold made across seeds; then no ablation ever counts as enough. `seeds-diverge` asks
+across seeds, before and after.
 
-Both scores are sums or maxima of terms of at least 0, so the seeds seen so far give a lower bound of the
-score over all seeds: a test that fails can stop early, with the same answer.
+Both of their scores are sums or maxima of terms of at least 0, so the seeds seen so far give a lower bound of
+the score over all seeds: a test that fails can stop early, with the same answer.
+
+A new one is a class derived from `Criterion` or `Detector`, and a line in `surgery.localization.registry`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 
-from surgery.localization.ms_ssim import Window, ms_ssim, pairwise_scores
+from surgery.localization.ms_ssim import Window, ms_ssim, pairwise_scores, pairwise_scores_of_many, window_of
+from surgery.model.denoising import noise_differences
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the denoiser predicts for n prompts on one set of latents, nothing off.
+
+    Attributes:
+        noise: float32 [prompts, seeds, channels, height, width].
+        latents: float32 [seeds, channels, height, width].
+        empty: gives the prediction for the empty prompt on the latents; costs the denoiser S sample-forwards
+            when it is first called.
+    """
+
+    noise: torch.Tensor
+    latents: torch.Tensor
+    empty: Callable[[], torch.Tensor]
+
+    @cached_property
+    def differences(self) -> torch.Tensor:
+        """The noise differences, float32 [prompts, seeds, channels, height, width]."""
+        return noise_differences(self.noise, self.latents)
+
+    @cached_property
+    def pairwise(self) -> torch.Tensor:
+        """MS-SSIM of every pair of seeds, float32 [prompts, seeds, seeds], on the CPU; 1 on the diagonal."""
+        return pairwise_scores_of_many(self.differences, self.window)
+
+    @property
+    def window(self) -> Window:
+        """The window that fits the latents."""
+        return window_of(*self.latents.shape[-2:])
 
 
 @dataclass(frozen=True)
@@ -36,29 +80,82 @@ class Gate:
     kept: tuple[int, ...]
 
 
-class Criterion(Protocol):
-    """How noise differences become a score, and which calibrated distribution its threshold comes from."""
+class Detector(Protocol):
+    """Tells memorized prompts from ordinary ones by one number.
 
-    name: str
+    Attributes:
+        distribution: the calibrated distribution that its threshold comes from, a name of its own.
+        cutoff: the threshold lies so many standard deviations above that distribution's mean.
+    """
+
     distribution: str
     cutoff: float
 
+    @abstractmethod
+    def scores(self, seen: Predictions) -> list[float]:
+        """One number a prompt."""
+
+    def calibration_values(self, one: Predictions, before: Predictions | None) -> dict[str, list[float]]:
+        """What one ordinary prompt adds to the distributions that this detector wants calibrated.
+
+        Args:
+            one: of the prompt.
+            before: of the ordinary prompt before it, on the same latents; None for the first.
+
+        Returns:
+            Name of the distribution -> values; `distribution` is among them.
+        """
+        return {self.distribution: self.scores(one)}
+
+
+class Criterion(Detector, Protocol):
+    """Says how much of a memory is left, with neurons off.
+
+    Attributes:
+        picks_seeds: whether the gate may keep only some of a memorized prompt's seeds. Then the confirmation
+            passes its fresh seeds through the gate as well.
+    """
+
+    picks_seeds: bool = False
+
+    @abstractmethod
     def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
         """Judge a prompt by the scores [seeds, seeds] between its unablated noise differences."""
 
-    def bound(self, ablated: torch.Tensor, unablated: torch.Tensor, seeds: int, window: Window) -> float:
-        """A lower bound of the score over `seeds` seeds from the first of them [n, c, h, w]; exact at n =
-        seeds.
+    @abstractmethod
+    def bound(
+        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
+    ) -> float:
+        """A lower bound of the score over `seeds` seeds from the first n of them; exact at n = seeds.
+
+        Args:
+            ablated: noise differences with neurons off, [n, channels, height, width].
+            unablated: gives those of the same seeds with nothing off, same shape.
+            seeds: how many seeds there are.
+            window: for MS-SSIM.
         """
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
-        """How many seeds to look at first in a test that is likely to fail."""
+        """How many seeds to look at first in a test that is likely to fail: all, where bounds tell little."""
+        return len(pairwise)
+
+    def scores(self, seen: Predictions) -> list[float]:
+        """The gate's score."""
+        return [self.gate(pairwise, 0.0).score for pairwise in seen.pairwise]
+
+    def doubt(self, ordinary: Mapping[str, float], threshold: float) -> str:
+        """Why the criterion tells little in this model, if it does.
+
+        Args:
+            ordinary: name -> mean of the calibrated distributions.
+            threshold: of the selection.
+        """
+        return ""
 
 
-class SeedsDiverge:
-    """See the module's docstring."""
+class SeedsDiverge(Criterion):
+    """See the module's docstring. Calibrates "prompts": the mean over an ordinary prompt's pairs of seeds."""
 
-    name = "seeds-diverge"
     distribution = "prompts"
     cutoff = 2.0
 
@@ -66,26 +163,28 @@ class SeedsDiverge:
         score = mean_pair(pairwise)
         return Gate(score, tuple(range(len(pairwise))) if score > threshold else ())
 
-    def bound(self, ablated: torch.Tensor, unablated: torch.Tensor, seeds: int, window: Window) -> float:
-        pairs = pairwise_scores(ablated, window)
-        return float((pairs.sum() - pairs.trace()) / (seeds * (seeds - 1)))
+    def bound(
+        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
+    ) -> float:
+        return _of_all_pairs(pairwise_scores(ablated, window), seeds)
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         seeds = len(pairwise)
         for some in range(2, seeds):
-            corner = pairwise[:some, :some]
             # A failing test scores about as the unablated prompt does; 1.2 leaves room for a little less.
-            if float(corner.sum() - corner.trace()) / (seeds * (seeds - 1)) > 1.2 * threshold:
+            if _of_all_pairs(pairwise[:some, :some], seeds) > 1.2 * threshold:
                 return some
         return seeds
 
 
-class NoiseChanged:
-    """See the module's docstring."""
+class NoiseChanged(Criterion):
+    """See the module's docstring. Calibrates "pairs", every pair of seeds of an ordinary prompt, and
+    "same_seed": two different prompts at one seed, the floor that this criterion cannot get under.
+    """
 
-    name = "noise-changed"
     distribution = "pairs"
     cutoff = 1.0
+    picks_seeds = True
 
     def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
         best = (pairwise - 2 * torch.eye(len(pairwise))).amax(dim=1)
@@ -93,20 +192,50 @@ class NoiseChanged:
             float(best.max()), tuple(index for index, score in enumerate(best.tolist()) if score > threshold)
         )
 
-    def bound(self, ablated: torch.Tensor, unablated: torch.Tensor, seeds: int, window: Window) -> float:
-        return float(ms_ssim(ablated, unablated, window).max())
+    def bound(
+        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
+    ) -> float:
+        return float(ms_ssim(ablated, unablated(), window).max())
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         return math.ceil(len(pairwise) / 4)
 
+    def calibration_values(self, one: Predictions, before: Predictions | None) -> dict[str, list[float]]:
+        rows, columns = torch.triu_indices(len(one.latents), len(one.latents), offset=1)
+        values = {"pairs": one.pairwise[0, rows, columns].tolist()}
+        if before is not None:
+            values["same_seed"] = ms_ssim(before.differences[0], one.differences[0], one.window).tolist()
+        return values
 
-CRITERIA_BY_NAME: dict[str, Criterion] = {
-    SeedsDiverge.name: SeedsDiverge(),
-    NoiseChanged.name: NoiseChanged(),
-}
+    def doubt(self, ordinary: Mapping[str, float], threshold: float) -> str:
+        floor = ordinary.get("same_seed", 0.0)
+        if floor <= threshold:
+            return ""
+        return (
+            f"two unrelated ordinary prompts at one seed score {floor:.3f} here, above the threshold "
+            f"{threshold:.3f}: noise-changed cannot be reached; use seeds-diverge"
+        )
+
+
+class NoiseMagnitude(Detector):
+    """See the module's docstring."""
+
+    distribution = "noise_magnitude"
+    cutoff = 2.0
+
+    def scores(self, seen: Predictions) -> list[float]:
+        return [self._magnitude(noise - seen.empty()) for noise in seen.noise]
+
+    def _magnitude(self, added: torch.Tensor) -> float:
+        added = added.flatten(1)
+        return float(added.norm(dim=1).mean() / added.shape[1] ** 0.5)
 
 
 def mean_pair(pairwise: torch.Tensor) -> float:
     """The mean over all pairs of different seeds of a symmetric [seeds, seeds] matrix."""
-    seeds = len(pairwise)
+    return _of_all_pairs(pairwise, len(pairwise))
+
+
+def _of_all_pairs(pairwise: torch.Tensor, seeds: int) -> float:
+    """The part of the mean over all pairs of `seeds` seeds that the pairs of some of them make up."""
     return float((pairwise.sum() - pairwise.trace()) / (seeds * (seeds - 1)))

@@ -33,8 +33,9 @@ class Journal:
     Attributes:
         records: prompt -> record, of every journal found.
 
-    Raises: UsageError: a journal was made with other settings (the differences are named), or cannot be read
-        or written.
+    Raises:
+        UsageError: a journal was made with other settings (the differences are named), or cannot be read or
+            written.
     """
 
     def __init__(self, path: str | Path, run: Mapping[str, Any], rank: int = 0) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery import fingerprint
-from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
+from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
@@ -62,15 +62,18 @@ def localize(
 ) -> Localization:
     """Find the memorization neurons of a corpus (NeMo, arXiv 2406.02366, with the criteria of `settings`).
 
-    Args: model: a diffusers folder, single file or Hub id, a loaded pipeline, or a `LiveModel`. prompts: a
-        corpus file, the captions themselves, or a `PromptCorpus`. settings: default: `LocalizeSettings()`.
-        calibration: made for this model by `calibrate`, or its file; default: calibrate now. ordinary:
-        ordinary captions for calibrating now: a file or a list; default: see `ordinary_prompts`.
-        minimum_prompts, most_frequent, per_layer: how prompts' sets become one, see `aggregate`. journal: a
-        file that records each prompt as it ends; the same call with the same file goes on from there.
-        processes: this process among those of the launcher; default: the only one. show_progress: draw
-        progress bars on stderr, if that is a terminal. on_record: called with each new record of this
-        process.
+    Args:
+        model: a diffusers folder, single file or Hub id, a loaded pipeline, or a `LiveModel`.
+        prompts: a corpus file, the captions themselves, or a `PromptCorpus`.
+        settings: default: `LocalizeSettings()`.
+        calibration: made for this model by `calibrate`, or its file; default: calibrate now.
+        ordinary: ordinary captions for calibrating now: a file or a list; default: see `ordinary_prompts`.
+        minimum_prompts, most_frequent, per_layer: how prompts' sets become one, see `aggregate`.
+        journal: a file that records each prompt as it ends; the same call with the same file goes on from
+            there.
+        processes: this process among those of the launcher; default: the only one.
+        show_progress: draw progress bars on stderr, if that is a terminal.
+        on_record: called with each new record of this process.
 
     Returns:
         The neurons, one record per different prompt, and the evidence; the same on every process.
@@ -81,9 +84,8 @@ def localize(
     """
     settings = settings or LocalizeSettings()
     processes = processes or Processes()
-    aggregate(
-        [], minimum_prompts, most_frequent, per_layer
-    )  # refuse bad numbers before the work, not after it
+    # Refuse bad numbers before the work, not after it.
+    aggregate([], minimum_prompts, most_frequent, per_layer)
     corpus = as_corpus(prompts)
     live = load_pipeline(model)
     usable = processes.from_main(
@@ -111,26 +113,6 @@ def localize(
     return _result(localizer, corpus, records, how)
 
 
-def as_corpus(prompts: str | Path | Iterable[str] | PromptCorpus) -> PromptCorpus:
-    """The corpus that a file name, captions or a corpus stand for.
-
-    Raises:
-        UsageError: it holds no prompt, or a caption is not text.
-    """
-    if isinstance(prompts, PromptCorpus):
-        return prompts
-    if isinstance(prompts, str | Path):
-        return read_prompts(prompts)
-    listed = list(prompts)
-    for prompt in listed:
-        if not isinstance(prompt, str):
-            raise UsageError("prompts", f"{prompt!r} is not text", "give strings")
-    corpus = collect_prompts(listed)
-    if not corpus.prompts:
-        raise UsageError("prompts", "there are none", "give at least one caption")
-    return corpus
-
-
 def usable_calibration(
     model: LiveModel,
     settings: LocalizeSettings,
@@ -141,8 +123,15 @@ def usable_calibration(
 ) -> Calibration:
     """The given calibration, checked to be of this model and made with these settings; or a new one.
 
-    Raises: UsageError: it is of another model or made with other settings; both a calibration and captions
-        are given.
+    Args:
+        model: the live model.
+        settings: what the calibration must have been made with.
+        calibration, ordinary, show_progress: as in `localize`.
+        must_agree: the settings in which a given calibration must agree with `settings`.
+
+    Raises:
+        UsageError: it is of another model or made with other settings; both a calibration and captions are
+            given.
     """
     if calibration is not None and ordinary is not None:
         raise UsageError(

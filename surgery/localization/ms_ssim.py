@@ -24,13 +24,8 @@ from surgery.errors import UsageError
 
 BETAS = (0.33, 0.33, 0.33)
 K1, K2 = 0.01, 0.03
-SIGMA_OF_RADIUS = {
-    5: 1.5,
-    4: 1.2,
-    3: 0.9,
-    2: 0.5,
-    1: 0.3,
-}  # radius = int(3.5 * sigma + 0.5), the usual truncation
+SIGMA_OF_RADIUS = {5: 1.5, 4: 1.2, 3: 0.9, 2: 0.5, 1: 0.3}  # radius = int(3.5 * sigma + 0.5), as is usual
+PUBLISHED_TAPS = 11
 SMALLEST_SIDE = 8
 SMALLEST_SPAN = 1e-12  # two constant pictures: equal ones then score 1 instead of dividing by zero
 PAIRS_AT_ONCE = 256
@@ -43,15 +38,11 @@ class Window:
     taps: int
     sigma: float
 
-    @property
-    def is_published(self) -> bool:
-        """Whether it is the 11-tap window of the paper."""
-        return self.taps == 11
-
 
 def window_of(height: int, width: int) -> Window:
-    """The largest window, up to the published 11 taps, whose radius is at most half the side at the third
-    scale.
+    """The largest window, up to the published 11 taps, that fits.
+
+    Its radius is at most half the side at the third scale.
 
     Raises:
         UsageError: the latent is smaller than 8 x 8, too small for three scales.
@@ -61,7 +52,7 @@ def window_of(height: int, width: int) -> Window:
         raise UsageError(
             f"latents of {height} x {width}", "are too small for three scales", "8 x 8 is the least"
         )
-    radius = min(5, side // 4 // 2)
+    radius = min(PUBLISHED_TAPS // 2, side // 4 // 2)
     return Window(2 * radius + 1, SIGMA_OF_RADIUS[radius])
 
 

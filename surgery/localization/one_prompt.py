@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
+from surgery.localization import registry
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
-from surgery.localization.criteria import CRITERIA_BY_NAME, NoiseChanged
-from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
+from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.fast import FastRefinement, Found
 from surgery.localization.search.monotone import NotMonotone
-from surgery.localization.search.published_walk import refine
-from surgery.localization.search.selection import Descent, Selection, gallop, walk, without_duplicates
+from surgery.localization.search.published_walk import refine, select
+from surgery.localization.search.selection import Descent, Selection, gallop, without_duplicates
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
@@ -43,7 +43,7 @@ class Thresholds:
     @classmethod
     def of(cls, settings: LocalizeSettings, calibration: Calibration) -> Thresholds:
         """The thresholds set by hand, else the calibrated one of the criterion."""
-        calibrated = calibration.threshold(CRITERIA_BY_NAME[settings.criterion])
+        calibrated = calibration.threshold(registry.criterion(settings.criterion))
         chosen = (settings.gate_threshold, settings.selection_threshold, settings.refinement_threshold)
         return cls(*(calibrated if value is None else value for value in chosen))
 
@@ -66,7 +66,7 @@ class PromptLocalizer:
         self.calibration = calibration
         self.settings = settings
         self.thresholds = Thresholds.of(settings, calibration)
-        self.criterion = CRITERIA_BY_NAME[settings.criterion]
+        self.criterion = registry.criterion(settings.criterion)
         self.layers = value_layers(model.denoiser, settings.blocks, settings.projection)
         self.latents = seeded_latents(model, settings.seed, settings.seeds)
         self.is_reference = settings.strategy == "reference"
@@ -125,7 +125,7 @@ class PromptLocalizer:
                 found = self._refine(evaluator, selection, z, threshold)
             except NotMonotone:
                 if selection.score is None:  # what the first step was inferred from does not hold
-                    selection = walk(descent, evaluator.score, self.thresholds.selection)
+                    selection = select(descent, evaluator.score, self.thresholds.selection)
                     threshold = self._refinement_threshold(selection)
                 found = FastRefinement(evaluator, selection, z, threshold).walk()
                 found.details["fell_back"] = True
@@ -161,7 +161,7 @@ class PromptLocalizer:
             collect_activations_as_published(self.predictor, evaluator.latents, conditioning)
             return evaluator.score(neurons)
 
-        return walk(descent, score, threshold)
+        return select(descent, score, threshold)
 
     def _has_one_threshold(self) -> bool:
         thresholds = self.thresholds
@@ -202,7 +202,7 @@ class PromptLocalizer:
         latents = seeded_latents(self.model, self.settings.confirm_seed, self.settings.confirm_seeds)
         predictor = predictor_of(self.model, self.settings, work=self.predictor.work)
         evaluator = PromptEvaluator(predictor, conditioning, latents, self.criterion)
-        if isinstance(self.criterion, NoiseChanged) and not evaluator.judge(threshold).kept:
+        if self.criterion.picks_seeds and not evaluator.judge(threshold).kept:
             return {"seeds": 0, "score": None, "threshold": float(f"{threshold:.6g}"), "broken": None}
         score = evaluator.score(neurons)
         return {

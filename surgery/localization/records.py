@@ -18,9 +18,10 @@ LOCALIZED, NOT_MEMORIZED, UNRESOLVED = "localized", "not_memorized", "unresolved
 class PromptRecord:
     """The outcome for one prompt.
 
-    Attributes: prompt: the caption. outcome: "localized", "not_memorized" (the gate let no seed through) or
-        "unresolved" (even the full initial
-            set did not break the memory).
+    Attributes:
+        prompt: the caption.
+        outcome: "localized", "not_memorized" (the gate let no seed through) or "unresolved" (even the full
+            initial set did not break the memory).
         score_before: the gate's score.
         score_after: the score with the refined neurons off; None where nothing was searched.
         initial, refined: the neurons of each stage.

@@ -1,11 +1,7 @@
 """Scan: the gate over a large corpus, in one cheap pass.
 
 Every prompt gets S latents, one denoiser pass over all of them, and one number; prompts are batched together
-to fill the device. The detectors share the calibration and the interface:
-
-- **seeds-diverge** (default): mean MS-SSIM over the pairs of seeds;
-- **noise-changed**: the published gate, the best pair of seeds;
-- **noise-magnitude**: what the prompt adds to the noise prediction (Wen et al., ICLR 2024).
+to fill the device. The number comes from a detector (`surgery.localization.criteria`).
 
 The gate of `localize` asks the same question with the same latents, so that what `scan` ranks above the
 threshold is what `localize` works on.
@@ -18,23 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from surgery.corpus import PromptCorpus
+from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
-from surgery.localization.calibration import Calibration, predictor_of
-from surgery.localization.criteria import CRITERIA_BY_NAME
-from surgery.localization.detectors import Magnitude
-from surgery.localization.localize import as_corpus, usable_calibration
-from surgery.localization.ms_ssim import pairwise_scores_of_many, window_of
+from surgery.localization import registry
+from surgery.localization.calibration import Calibration, predictions_of, predictor_of
+from surgery.localization.localize import usable_calibration
 from surgery.localization.settings import CALIBRATION_FIELDS, LocalizeSettings
-from surgery.model.conditioning import encode_prompts
-from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
+from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
 from surgery.progress import bar
-
-DETECTORS = (*CRITERIA_BY_NAME, Magnitude.name)
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,7 @@ def scan(
     model: Any,
     prompts: str | Path | Sequence[str] | PromptCorpus,
     *,
-    detector: str = "seeds-diverge",
+    detector: str = registry.DEFAULT,
     threshold: float | None = None,
     settings: LocalizeSettings | None = None,
     calibration: Calibration | str | Path | None = None,
@@ -88,7 +77,7 @@ def scan(
     Args:
         model: as in `localize`.
         prompts: as in `localize`.
-        detector: "seeds-diverge", "noise-changed" or "noise-magnitude".
+        detector: by name, one of `registry.detector_places()`.
         threshold: default: the calibrated one of the detector.
         settings: seeds, timestep, guidance and batch size are taken from here.
         calibration, ordinary: as in `localize`; with a threshold of your own no calibration is made.
@@ -99,14 +88,14 @@ def scan(
         SurgeryError: the denoiser fails.
     """
     settings = settings or LocalizeSettings(confirm_seeds=0)
-    if detector not in DETECTORS:
-        raise UsageError("detector", f"there is no {detector!r}", f"choose from {', '.join(DETECTORS)}")
+    known = registry.detector_places()
+    if detector not in known:
+        raise UsageError("detector", f"there is no {detector!r}", f"choose from {', '.join(known)}")
     corpus = as_corpus(prompts)
     live = load_pipeline(model)
-    judge = Magnitude if detector == Magnitude.name else CRITERIA_BY_NAME[detector]
     if threshold is None:
         usable = usable_calibration(live, settings, calibration, ordinary, show_progress, CALIBRATION_FIELDS)
-        threshold = usable.threshold(judge)
+        threshold = usable.threshold(registry.detector(detector))
     work = Work()
     predictor = predictor_of(live, settings, work=work)
     records = []
@@ -123,21 +112,7 @@ def prompt_scores(
 ) -> Iterator[tuple[str, float]]:
     """(prompt, score) for each prompt, in order; as many prompts at once as the batch size has room for."""
     latents = seeded_latents(predictor.model, settings.seed, settings.seeds)
-    window = window_of(*latents.shape[-2:])
-    magnitude = Magnitude(predictor, latents) if detector == Magnitude.name else None
+    scorer = registry.detector(detector)
     together = max(1, settings.batch_size // settings.seeds)
-    for start in range(0, len(prompts), together):
-        some = prompts[start : start + together]
-        conditioning = encode_prompts(predictor.model, some).repeat(settings.seeds)
-        tiled = latents.repeat(len(some), 1, 1, 1)
-        prediction = predictor.predict(tiled, conditioning)
-        if magnitude is not None:
-            scores = [magnitude.score(one) for one in prediction.split(settings.seeds)]
-        else:
-            differences = noise_differences(prediction, tiled).unflatten(0, (len(some), settings.seeds))
-            scores = [_gate_score(one, detector) for one in pairwise_scores_of_many(differences, window)]
-        yield from zip(some, scores, strict=True)
-
-
-def _gate_score(pairwise: torch.Tensor, detector: str) -> float:
-    return CRITERIA_BY_NAME[detector].gate(pairwise, 0.0).score
+    for some, seen in predictions_of(predictor, latents, prompts, together):
+        yield from zip(some, scorer.scores(seen), strict=True)

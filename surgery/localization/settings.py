@@ -1,102 +1,172 @@
-"""Every setting of localization; published defaults (NeMo, arXiv 2406.02366) unless said otherwise."""
+"""Every setting of localization; published defaults (NeMo, arXiv 2406.02366) unless said otherwise.
+
+Each field says its own help, least value and choices (`surgery.options`). Imports no torch: `--help` reads
+it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from surgery.denoisers import BLOCKS, PROJECTIONS, PUBLISHED_BLOCKS
 from surgery.errors import UsageError
+from surgery.localization import registry
+from surgery.options import check_settings, setting
 
-CRITERIA = ("seeds-diverge", "noise-changed")
 STRATEGIES = ("fast", "reference")
+SCORE_PROMPTS = 64  # how many ordinary prompts run through the denoiser in a calibration
 # These decide which numbers come out of the denoiser, so a calibration holds only where they agree.
 CALIBRATION_FIELDS = ("seeds", "seed", "inference_steps", "step_index", "guidance", "projection")
 CONFIRMATION_FIELDS = ("confirm_seeds", "confirm_seed")
+
+# Headings of the help texts.
+CALIBRATION = "calibration"
+METHOD = "method (published defaults unless said otherwise)"
+CONFIRMATION = "confirmation on fresh seeds"
+SCORING = "scoring"
+ONE_SET = "from prompts to one set (default: union over the localized prompts)"
 
 
 @dataclass(frozen=True)
 class LocalizeSettings:
     """What `localize` does; two runs with equal settings on one model find the same neurons.
 
-    Attributes:
-        criterion: when a memory counts as broken: "seeds-diverge" (the ablated noise differences of different
-            seeds no longer resemble each other; our default) or "noise-changed" (the published one: no
-            ablated noise difference resembles the unablated one of the same seed).
-        strategy: "fast", or "reference" for the published loop step by step.
-        seeds: S, how many latents a prompt is judged on.
-        seed: the generator seed that these latents are drawn with, in one call.
-        cutoff: standard deviations above the ordinary mean for every threshold; None takes the calibration's,
-            or each criterion's own (1 for noise-changed as published, 2 for seeds-diverge).
-        gate_threshold, selection_threshold, refinement_threshold: scores; None takes the calibrated
-            threshold.
-        relative_refinement: where set, the refinement threshold is this factor times the score that the
-            initial set reached.
-        theta_start, theta_step, theta_minimum: the z-score threshold of the initial selection and its
-            descent.
-        use_theta: select by z-score at all.
-        top_k_start, top_k_maximum: how many of the most active neurons of each layer are added, first and at
-            most.
-        use_top_k: add the most active neurons at all.
-        scaling_factor: what ablated outputs are multiplied with; 0 switches them off.
-        guidance: classifier-free guidance in the scores; None (the default) scores the conditional
-            prediction.
-        inference_steps: the scheduler's number of steps, which fixes its timesteps.
-        step_index: which of the timesteps is scored; 1 is the second, as in the published code.
-        projection: "value" layers, or "key" layers instead.
-        blocks: which blocks of the denoiser to search.
-        confirm_seeds: fresh seeds that the refined set is checked on; 0 leaves the check out.
-        confirm_seed: the generator seed of these latents; must differ from `seed`.
-        include_unresolved: let the initial sets of unresolved prompts into the corpus set. They are refined
-            only then.
-        spot_checks: let the fast strategy re-check a sample of the answers that it inferred.
-        batch_size: the most samples in one UNet call. Does not change the result.
+    What a field means is said by its help. Of those that need more:
+
+    - criterion: see `surgery.localization.criteria`.
+    - strategy: both find the same; see `surgery.localization.one_prompt`.
+    - relative_refinement: takes the place of the refinement threshold.
+    - theta, top_k: see `surgery.localization.search.selection`.
+    - guidance: None scores the conditional prediction alone.
+    - step_index: 1 is the second timestep, as in the published code.
+    - confirm_seed: must differ from `seed`.
+    - include_unresolved: without it, unresolved prompts are not refined either.
     """
 
-    criterion: str = "seeds-diverge"
-    strategy: str = "fast"
-    seeds: int = 10
-    seed: int = 0
-    cutoff: float | None = None
-    gate_threshold: float | None = None
-    selection_threshold: float | None = None
-    refinement_threshold: float | None = None
-    relative_refinement: float | None = None
-    theta_start: float = 5.0
-    theta_step: float = 0.25
-    theta_minimum: float = 1.0
-    use_theta: bool = True
-    top_k_start: int = 0
-    top_k_maximum: int = 1280
-    use_top_k: bool = True
-    scaling_factor: float = 0.0
-    guidance: float | None = None
-    inference_steps: int = 50
-    step_index: int = 1
-    projection: str = "value"
-    blocks: tuple[str, ...] = PUBLISHED_BLOCKS
-    confirm_seeds: int = 10
-    confirm_seed: int = 1_000_003
-    include_unresolved: bool = False
-    spot_checks: bool = True
-    batch_size: int = 32
+    criterion: str = setting(
+        registry.DEFAULT,
+        "when a memory counts as broken (published: noise-changed)",
+        group=METHOD,
+        metavar="NAME",
+        choices=registry.CRITERIA,
+    )
+    strategy: str = setting(
+        "fast",
+        "how to search; reference is the published loop step by step",
+        group=METHOD,
+        metavar="NAME",
+        choices=STRATEGIES,
+    )
+    seeds: int = setting(10, "latents that a prompt is judged on", group=SCORING, metavar="N", least=2)
+    seed: int = setting(
+        0, "generator seed that these latents are drawn with", group=SCORING, metavar="N", least=0
+    )
+    cutoff: float | None = setting(
+        None,
+        "thresholds = ordinary mean + N standard deviations",
+        group=CALIBRATION,
+        metavar="N",
+        unset="each criterion's own",
+    )
+    gate_threshold: float | None = setting(
+        None, "a prompt that scores higher is memorized", group=METHOD, metavar="SCORE", unset="calibrated"
+    )
+    selection_threshold: float | None = setting(
+        None,
+        "the initial set must bring the score down to it",
+        group=METHOD,
+        metavar="SCORE",
+        unset="calibrated",
+    )
+    refinement_threshold: float | None = setting(
+        None, "the refined set must stay below it", group=METHOD, metavar="SCORE", unset="calibrated"
+    )
+    relative_refinement: float | None = setting(
+        None,
+        "refinement threshold = F x the score that the initial set reached",
+        group=METHOD,
+        metavar="F",
+        least=0,
+        unset="off",
+    )
+    theta_start: float = setting(
+        5.0, "z-score threshold of the first selection step", group=METHOD, metavar="Z"
+    )
+    theta_step: float = setting(
+        0.25, "what the z-score threshold falls by from step to step", group=METHOD, metavar="Z"
+    )
+    theta_minimum: float = setting(
+        1.0, "where the z-score threshold ends", group=METHOD, metavar="Z", least=0
+    )
+    use_theta: bool = setting(True, "do not select by z-score", group=METHOD, flag="--no-theta")
+    top_k_start: int = setting(
+        0,
+        "most active neurons of each layer that the first selection step adds; one more each step",
+        group=METHOD,
+        metavar="N",
+        least=0,
+    )
+    top_k_maximum: int = setting(
+        1280, "the most that a step adds of each layer", group=METHOD, metavar="N", least=1
+    )
+    use_top_k: bool = setting(True, "do not add the most active neurons", group=METHOD, flag="--no-top-k")
+    scaling_factor: float = setting(
+        0.0, "what ablated outputs are multiplied with; 0 switches them off", group=METHOD, metavar="F"
+    )
+    guidance: float | None = setting(
+        None, "classifier-free guidance scale in the scores", group=SCORING, metavar="F", unset="off"
+    )
+    inference_steps: int = setting(
+        50, "steps of the scheduler, which fix its timesteps", group=SCORING, metavar="N", least=1
+    )
+    step_index: int = setting(
+        1, "which of the timesteps is scored, from 0", group=SCORING, metavar="N", least=0
+    )
+    projection: str = setting(
+        "value",
+        "search the key layers instead of the value layers",
+        group=SCORING,
+        flag="--key-layers",
+        constant="key",
+        choices=tuple(PROJECTIONS),
+    )
+    blocks: tuple[str, ...] = setting(
+        PUBLISHED_BLOCKS,
+        "blocks of the denoiser to search",
+        group=METHOD,
+        metavar="BLOCK",
+        choices=BLOCKS,
+    )
+    confirm_seeds: int = setting(
+        10,
+        "fresh seeds that the refined set is checked on; 0: no check",
+        group=CONFIRMATION,
+        metavar="N",
+        least=0,
+    )
+    confirm_seed: int = setting(
+        1_000_003,
+        "generator seed that the fresh latents are drawn with",
+        group=CONFIRMATION,
+        metavar="N",
+        least=0,
+    )
+    include_unresolved: bool = setting(
+        False, "refine the sets of unresolved prompts, and take them in too", group=ONE_SET
+    )
+    spot_checks: bool = setting(True, "trust every answer that the fast strategy inferred", group=METHOD)
+    batch_size: int = setting(
+        32,
+        "most samples in a UNet call; does not change the result",
+        group=SCORING,
+        metavar="N",
+        least=1,
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        _among("criterion", [self.criterion], CRITERIA)
-        _among("strategy", [self.strategy], STRATEGIES)
-        _among("projection", [self.projection], PROJECTIONS)
-        _among("blocks", self.blocks, BLOCKS)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(_option(field.name), f"{value} is not a number", "give a finite number")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(_option(name), f"{value} is less than {least}", f"give at least {least}")
+        check_settings(self)
         if not self.blocks:
             raise UsageError("blocks", "none is named", f"name some of {', '.join(BLOCKS)}")
         if self.theta_step <= 0:
@@ -125,28 +195,3 @@ class LocalizeSettings:
     def for_calibration(self) -> dict[str, Any]:
         """The settings that a calibration depends on."""
         return {name: getattr(self, name) for name in (*CALIBRATION_FIELDS, *CONFIRMATION_FIELDS)}
-
-
-_LEAST = {
-    "seeds": 2,
-    "seed": 0,
-    "confirm_seeds": 0,
-    "confirm_seed": 0,
-    "theta_minimum": 0.0,
-    "top_k_start": 0,
-    "top_k_maximum": 1,
-    "inference_steps": 1,
-    "step_index": 0,
-    "batch_size": 1,
-    "relative_refinement": 0.0,
-}
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _among(name: str, values: Iterable[str], allowed: Iterable[str]) -> None:
-    for value in values:
-        if value not in allowed:
-            raise UsageError(name, f"there is no {value!r}", f"choose from {', '.join(allowed)}")

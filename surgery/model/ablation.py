@@ -8,8 +8,9 @@ a hook on a layer that the model bypasses (fused projections, say) would otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,64 +25,37 @@ Hook = Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]
 def ablate(denoiser: torch.nn.Module, neurons: NeuronSet, factor: float = 0.0) -> Iterator[None]:
     """Switch neurons off inside the `with` block, for every sample of every batch.
 
-    Args: denoiser: the module whose submodules the set names. neurons: layer name -> rows; rows index the
-        last dimension of the layer's output [batch, tokens, rows]. factor: what the outputs are multiplied
-        with; 0 (the default) assigns exact zeros.
+    Args:
+        denoiser: the module whose submodules the set names.
+        neurons: layer name -> rows; rows index the last dimension of the layer's output, which is
+            [batch, tokens, rows].
+        factor: what the outputs are multiplied with; 0 (the default) assigns exact zeros.
 
     Raises:
         UsageError: the set names a layer that the denoiser lacks, or a row that the layer lacks.
         SurgeryError: on leaving, a listed layer never ran inside the block.
     """
-    hooks = {}
-    for layer, rows in neurons.items():
-        index = torch.tensor(rows, device=_checked_layer(denoiser, layer, rows).weight.device)
-        hooks[layer] = _row_hook(index, factor)
-    with _hooked(denoiser, hooks):
+    layers = {name: _checked_layer(denoiser, name, rows) for name, rows in neurons.items()}
+    never_fired = set(layers)
+    handles = []
+    try:
+        for name, layer in layers.items():
+            index = torch.tensor(neurons[name], device=layer.weight.device)
+            hook = _row_hook(index, factor, fired=partial(never_fired.discard, name))
+            handles.append(layer.register_forward_hook(hook))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if never_fired:
+        raise SurgeryError(
+            sorted(never_fired)[0],
+            "never ran while its neurons were to be off",
+            "the denoiser bypasses it (fused projections?), so nothing was ablated",
+        )
 
 
-@contextmanager
-def ablate_each(
-    denoiser: torch.nn.Module, masks: Mapping[str, torch.Tensor], factor: float = 0.0
-) -> Iterator[None]:
-    """Switch off other neurons in each sample of a batch.
-
-    Args:
-        denoiser: the module whose submodules the masks name.
-        masks: layer name -> boolean tensor [batch, rows], true where a sample's neuron is off.
-        factor: as in `ablate`.
-
-    Raises:
-        UsageError, SurgeryError: as in `ablate`.
-    """
-    hooks = {layer: _mask_hook(mask, factor) for layer, mask in masks.items()}
-    for layer in masks:
-        _checked_layer(denoiser, layer, ())
-    with _hooked(denoiser, hooks):
-        yield
-
-
-def neuron_mask(
-    denoiser: torch.nn.Module, sets: list[NeuronSet], layers: list[str] | None = None
-) -> dict[str, torch.Tensor]:
-    """One boolean mask [len(sets), rows] for every layer that any of the sets names (or for `layers` of
-    them).
-    """
-    names = sorted({layer for neurons in sets for layer in neurons})
-    masks = {}
-    for name in names:
-        if layers is not None and name not in layers:
-            continue
-        rows_named = [neurons.get(name, ()) for neurons in sets]
-        weight = _checked_layer(denoiser, name, [row for rows in rows_named for row in rows]).weight
-        mask = torch.zeros(len(sets), weight.shape[0], dtype=torch.bool)
-        for sample, rows in enumerate(rows_named):
-            mask[sample, list(rows)] = True
-        masks[name] = mask.to(weight.device)
-    return masks
-
-
-def _checked_layer(denoiser: torch.nn.Module, name: str, rows: Any) -> torch.nn.Linear:
+def _checked_layer(denoiser: torch.nn.Module, name: str, rows: tuple[int, ...]) -> torch.nn.Linear:
     try:
         layer = denoiser.get_submodule(name)
     except AttributeError:
@@ -97,44 +71,11 @@ def _checked_layer(denoiser: torch.nn.Module, name: str, rows: Any) -> torch.nn.
     return layer
 
 
-def _row_hook(index: torch.Tensor, factor: float) -> Hook:
+def _row_hook(index: torch.Tensor, factor: float, fired: Callable[[], None]) -> Hook:
     def hook(module: torch.nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        fired()
         output = output.clone()
         output[..., index] = output[..., index] * factor if factor else 0.0
         return output
 
     return hook
-
-
-def _mask_hook(mask: torch.Tensor, factor: float) -> Hook:
-    def hook(module: torch.nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
-        # [batch, rows] -> [batch, 1, rows]: off for every token of the sample
-        wide = mask.view(mask.shape[0], *([1] * (output.ndim - 2)), mask.shape[1])
-        return torch.where(wide, output * factor, output) if factor else output.masked_fill(wide, 0.0)
-
-    return hook
-
-
-@contextmanager
-def _hooked(denoiser: torch.nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    never_fired = set(hooks)
-    handles = []
-    try:
-        for layer, hook in hooks.items():
-            module = denoiser.get_submodule(layer)
-
-            def fired(module: Any, arguments: Any, output: Any, layer: str = layer, hook: Hook = hook) -> Any:
-                never_fired.discard(layer)
-                return hook(module, arguments, output)
-
-            handles.append(module.register_forward_hook(fired))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-    if never_fired:
-        raise SurgeryError(
-            sorted(never_fired)[0],
-            "never ran while its neurons were to be off",
-            "the denoiser bypasses it (fused projections?), so nothing was ablated",
-        )

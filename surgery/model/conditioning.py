@@ -46,8 +46,9 @@ class Conditioning:
 
 @torch.no_grad()
 def encode_prompts(model: LiveModel, prompts: Sequence[str]) -> Conditioning:
-    """Encode prompts with the pipeline's own text encoders; too long prompts are cut as the pipeline cuts
-    them.
+    """Encode prompts with the pipeline's own text encoders.
+
+    Prompts that are too long are cut as the pipeline cuts them.
 
     Raises:
         UsageError: `prompts` is empty, or the pipeline cannot encode text by itself.

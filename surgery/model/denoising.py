@@ -11,27 +11,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from surgery.errors import SurgeryError, UsageError
-from surgery.model.ablation import ablate_each, neuron_mask
+from surgery.model.ablation import ablate
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
+from surgery.model.replay import BlockReplay
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
 MINIMUM_RANGE = 1e-12  # a channel that is constant scales to zeros instead of dividing by zero
-Replay = Any  # surgery.model.replay.BlockReplay, which imports nothing from here
 
 
 def seeded_latents(model: LiveModel, seed: int, count: int) -> torch.Tensor:
-    """`count` latents drawn in one call from one generator: float32 [count, channels, height, width], on the
-    CPU.
-    """
+    """Latents drawn in one call from one generator: float32 [count, channels, height, width], on the CPU."""
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn((count, *model.latent_shape), generator=generator, dtype=torch.float32)
 
@@ -45,11 +43,11 @@ def noise_differences(prediction: torch.Tensor, latents: torch.Tensor) -> torch.
     """`prediction - latents`, min-max scaled to [0, 1] per sample and channel.
 
     Args:
-        prediction: predicted noise [n, channels, height, width].
-        latents: the latents it was predicted for, same shape.
+        prediction: predicted noise [..., channels, height, width].
+        latents: the latents it was predicted for, same shape (or one that broadcasts to it).
 
     Returns:
-        float32, same shape, on the prediction's device. A constant channel becomes zeros.
+        float32, the prediction's shape, on its device. A constant channel becomes zeros.
     """
     difference = prediction.float() - latents.to(prediction.device, torch.float32)
     low = difference.amin(dim=(-2, -1), keepdim=True)
@@ -98,15 +96,17 @@ class NoisePredictor:
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        neurons: NeuronSet | Sequence[NeuronSet] | None = None,
-        replay: Replay | None = None,
+        neurons: NeuronSet | None = None,
+        replay: BlockReplay | None = None,
     ) -> torch.Tensor:
         """Predict the noise in latents that are pure noise.
 
-        Args: latents: [n, channels, height, width], unit variance. conditioning: of n prompts, or of one
-            prompt for all samples. neurons: what is switched off: one set for all samples, or one set for
-            each sample. replay: stored outputs of the first blocks for these n samples (see
-            `surgery.model.replay`), if any.
+        Args:
+            latents: [n, channels, height, width], unit variance.
+            conditioning: of n prompts, or of one prompt for all samples.
+            neurons: what is switched off, in every sample.
+            replay: stored outputs of the first blocks for these n samples (see `surgery.model.replay`), if
+                any.
 
         Returns:
             The predicted noise, float32 [n, channels, height, width], on the model's device. Predictions of
@@ -115,40 +115,33 @@ class NoisePredictor:
         Raises:
             SurgeryError: memory runs out even for a single sample, or the model predicts no finite numbers.
         """
-        count = latents.shape[0]
         if len(conditioning) == 1:
-            conditioning = conditioning.select(torch.zeros(count, dtype=torch.long))
-        if isinstance(neurons, NeuronSet):
-            neurons = [neurons] * count
-        masks = neuron_mask(self.model.denoiser, list(neurons)) if neurons is not None else {}
+            conditioning = conditioning.select(torch.zeros(len(latents), dtype=torch.long))
+        off = neurons or NeuronSet()
         if self.wasted_passes:
-            self._in_batches(latents, conditioning, masks, self.first_timestep, None)
-        return self._in_batches(latents, conditioning, masks, self.timestep, replay)
+            self._in_batches(latents, conditioning, off, self.first_timestep, None)
+        return self._in_batches(latents, conditioning, off, self.timestep, replay)
 
     def _in_batches(
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        masks: dict[str, torch.Tensor],
+        neurons: NeuronSet,
         timestep: torch.Tensor,
-        replay: Replay | None,
+        replay: BlockReplay | None,
     ) -> torch.Tensor:
         parts, start = [], 0
         while start < latents.shape[0]:
             chosen = slice(start, start + self.batch_size)
             try:
-                part = self._one_batch(
-                    latents[chosen].to(self._device, self.model.dtype),
-                    conditioning.select(chosen),
-                    {layer: mask[chosen] for layer, mask in masks.items()},
-                    timestep,
-                    replay.select(chosen) if replay is not None else None,
-                )
+                inputs = latents[chosen].to(self._device, self.model.dtype)
+                stored = replay.select(chosen) if replay is not None else None
+                part = self._one_batch(inputs, conditioning.select(chosen), neurons, timestep, stored)
             except torch.OutOfMemoryError:
                 self._halve_batch()
-                continue
-            parts.append(part)
-            start += part.shape[0]
+            else:
+                parts.append(part)
+                start += len(part)
         prediction = torch.cat(parts)
         if not bool(torch.isfinite(prediction).all()):
             raise SurgeryError(
@@ -169,21 +162,19 @@ class NoisePredictor:
         self,
         latents: torch.Tensor,
         conditioning: Conditioning,
-        masks: dict[str, torch.Tensor],
+        neurons: NeuronSet,
         timestep: torch.Tensor,
-        replay: Replay | None,
+        replay: BlockReplay | None,
     ) -> torch.Tensor:
-        count = latents.shape[0]
         inputs = latents
         if self._unconditional is not None:
-            unconditional = self._unconditional.select(torch.zeros(count, dtype=torch.long))
+            unconditional = self._unconditional.select(torch.zeros(len(latents), dtype=torch.long))
             conditioning = conditioning.join(unconditional)
             inputs = torch.cat([latents, latents])
-            masks = {layer: torch.cat([mask, mask]) for layer, mask in masks.items()}
-        active = {layer: mask for layer, mask in masks.items() if replay is None or not replay.covers(layer)}
-        with ExitStack() as stack:
-            stack.enter_context(ablate_each(self.model.denoiser, active, self.factor))
-            stack.enter_context(replay.applied(self.model.denoiser) if replay is not None else nullcontext())
+        if replay is not None:  # what it covers never runs: its outputs were stored with these neurons off
+            neurons = NeuronSet({layer: neurons[layer] for layer in neurons if not replay.covers(layer)})
+        served = replay.applied(self.model.denoiser) if replay is not None else nullcontext()
+        with ablate(self.model.denoiser, neurons, self.factor), served:
             predicted = self.model.denoiser(
                 inputs,
                 timestep.to(inputs.device),

@@ -1,5 +1,4 @@
-"""Load a live text-to-image pipeline: from a diffusers folder, a single file, a Hub id, or one already in
-memory.
+"""Load a live text-to-image pipeline: a diffusers folder, a single file, a Hub id, or one in memory.
 
 Whatever goes wrong while loading is the user's checkpoint or path, so every error that the libraries raise
 here becomes one `UsageError` that names the source and the cause. The safety checker is not loaded: it would
@@ -84,9 +83,9 @@ def load_pipeline(
 ) -> LiveModel:
     """Load a pipeline, or wrap one that is in memory already.
 
-    Args: source: a diffusers folder, a single `.safetensors` or `.ckpt` file, a Hub id, a loaded diffusers
-        pipeline
-            (taken as it is, its attention and memory options kept), or a `LiveModel`.
+    Args:
+        source: a diffusers folder, a single `.safetensors` or `.ckpt` file, a Hub id, a loaded diffusers
+            pipeline (taken as it is, its attention and memory options kept), or a `LiveModel`.
         device: "cpu", "cuda", "mps", ...; default: the first accelerator there is, else the CPU.
         dtype: "float32", "float16" or "bfloat16": the type of all weights; or "mixed-float16",
             "mixed-bfloat16": float32 weights and the UNet under `torch.autocast`. Default: float32 on the

@@ -18,9 +18,7 @@ import torch
 from surgery.model.value_layers import block_of
 from surgery.neurons import NeuronSet
 
-RUNS_KEPT = (
-    2  # the unablated run and the initial set's: what nearly every later run shares its first blocks with
-)
+RUNS_KEPT = 2  # the unablated run and the initial set's: nearly every later run shares its first blocks
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,7 @@ class BlockRecorder:
         ]
 
     def replay_for(self, neurons: NeuronSet, start: int, stop: int) -> BlockReplay | None:
-        """The most blocks that stored runs can serve for samples start..stop with these neurons off, or
-        None.
-        """
+        """The most blocks that stored runs can serve for samples start..stop, these neurons off."""
         best: dict[str, Any] = {}
         for known, run in self._runs:
             changed = {

@@ -7,10 +7,10 @@ import pytest
 import torch
 from planted_model import DECOYS, PLANTED, caption
 
-from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.localize import localize
 from surgery.localization.one_prompt import PromptLocalizer
-from surgery.localization.search import monotone as oracle_module
+from surgery.localization.search import monotone
+from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.selection import Descent
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
@@ -136,7 +136,7 @@ def test_a_memory_that_is_not_monotone_falls_back_to_single_tests(planted, calib
         planted, CORPUS[:1], calibration=calibration, settings=LocalizeSettings(strategy="reference")
     )
     settings = LocalizeSettings(spot_checks=True)
-    monkeypatch.setattr(oracle_module, "INFERRED_PER_SPOT_CHECK", 1)
+    monkeypatch.setattr(monotone, "INFERRED_PER_SPOT_CHECK", 1)
     found = localize(planted, CORPUS[:1], calibration=calibration, settings=settings)
     assert reference.records[0].details["steps"] > 1
     assert found.records[0].details["fell_back"]

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgery.localization.evaluation import Answer
-from surgery.localization.search import monotone as oracle_module
+from surgery.localization.search import monotone as monotone_module
 from surgery.localization.search.certificate import find_certificate, refine_fast
+from surgery.localization.search.evaluation import Answer
 from surgery.localization.search.monotone import MonotoneOracle, NotMonotone
-from surgery.localization.search.published_walk import refine
-from surgery.localization.search.selection import Descent, gallop, walk, without_duplicates
+from surgery.localization.search.published_walk import refine, select
+from surgery.localization.search.selection import Descent, gallop, without_duplicates
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 
@@ -141,7 +141,7 @@ def test_with_the_true_wobble_any_function_gives_the_published_set(noise, streng
 
 
 def test_a_wrongly_inferred_answer_is_caught_by_the_spot_check(monkeypatch):
-    monkeypatch.setattr(oracle_module, "INFERRED_PER_SPOT_CHECK", 1)
+    monkeypatch.setattr(monotone_module, "INFERRED_PER_SPOT_CHECK", 1)
     # {first} breaks, and so does the full set; everything between does not.
     first = BIT[NEURONS[0]]
     oracle = oracle_of(lambda off: off in (first, FULL))
@@ -206,7 +206,7 @@ def test_galloping_stops_at_the_published_step(seed, needed, changes):
         tested.append(neurons)
         return Answer(score(neurons) <= 0.2, score(neurons), True)
 
-    expected = walk(descent, score, 0.2)
+    expected = select(descent, score, 0.2)
     found = gallop(descent, test, score, 0.2)
     assert found == expected
     assert len(tested) <= (2 * expected.steps.bit_length() + 1 if found.resolved else expected.steps)
@@ -250,7 +250,7 @@ def test_an_unresolved_end_is_never_taken_for_granted(seed, high, low):
     scores = dict(enumerate(high[: descent.last + 1]))
     scores[min(low, descent.last)] = 0.1
     score = of_steps(descent, scores)
-    expected = walk(descent, score, 0.2)
+    expected = select(descent, score, 0.2)
     assert expected.resolved
     assert gallop(descent, lambda off: Answer(score(off) <= 0.2, score(off), True), score, 0.2) == expected
 
@@ -260,7 +260,7 @@ def test_a_step_leapt_over_is_tested_where_the_scores_do_not_fall():
     scores = dict(enumerate([0.9, 0.3, 0.1, 0.5, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1][: descent.last + 1]))
     score = of_steps(descent, scores)
     found = gallop(descent, lambda off: Answer(score(off) <= 0.2, score(off), True), score, 0.2)
-    assert found == walk(descent, score, 0.2)
+    assert found == select(descent, score, 0.2)
     assert found.steps == 3
 
 
@@ -326,7 +326,7 @@ def test_selection_takes_z_scores_above_theta_and_the_most_active_of_each_layer(
 
 def test_an_unresolved_descent_ends_at_its_last_step_with_the_score_reached():
     descent = random_descent(1)
-    selection = walk(descent, lambda neurons: 0.5, 0.2)
+    selection = select(descent, lambda neurons: 0.5, 0.2)
     assert (selection.resolved, selection.score, selection.steps) == (False, 0.5, descent.last + 1)
     assert gallop(descent, lambda neurons: Answer(False, 0.5, True), lambda neurons: 0.5, 0.2) == selection
     assert NeuronSet.from_pairs(selection.neurons).count == 36

@@ -1,1 +1,1 @@
-"""From thousands of neurons to the few that stay: the published walk, and the fast search that equals it."""
+"""From thousands of neurons to the few that stay: the published search, and the fast one that equals it."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from surgery.localization.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.certificate import find_certificate, refine_fast, union
+from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.monotone import MonotoneOracle, NotMonotone
 from surgery.localization.search.published_walk import refine
 from surgery.localization.search.selection import (

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from surgery.localization.evaluation import Answer
+from surgery.localization.search.evaluation import Answer
 
 INFERRED_PER_SPOT_CHECK = 8
 MOST_SPOT_CHECKS = 16  # of a prompt: else they would be most of the work where hundreds of neurons leave
@@ -92,8 +92,9 @@ class MonotoneOracle:
         return answer.broken
 
     def verify(self, spot_checks: bool) -> None:
-        """Test the inferred answers that the final wobble puts in doubt and, with `spot_checks`, a sample of
-        the others (the same sample for the same questions).
+        """Test the inferred answers that the final wobble puts in doubt.
+
+        With `spot_checks`, test a sample of the others too: the same sample for the same questions.
 
         Raises:
             NotMonotone: one of them is wrong.

@@ -1,7 +1,10 @@
-"""Refinement as published: the smallest set that still breaks the memory, found by one test per layer and
-neuron.
+"""The published search, one test per question: what the fast search must equal.
 
-Starting from the initial set:
+**Selection** (`select`): one evaluation per step of the descent (`surgery.localization.search.selection`),
+until a step's set breaks the memory.
+
+**Refinement** (`refine`): the smallest set that still breaks the memory, found by one test per layer and
+neuron. Starting from the initial set:
 
 1. Layers, last to first: re-enable all of a layer's neurons; if the memory stays broken, they leave for good.
 2. Neurons, layers last to first, neurons in their stored order: re-enable one; if the memory stays broken, it
@@ -12,19 +15,35 @@ a list with duplicates (top-k adds neurons that the z-score had chosen already).
 test of a duplicated neuron drops only one copy, so the neuron stays off until its last copy has been tested
 too.
 
-`refine_fast` in `surgery.localization.search.certificate` reaches the same set in fewer tests.
+`gallop` (selection) and `refine_fast` (certificate) reach the same sets in fewer tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from surgery.localization.search.selection import Neuron
+from surgery.localization.search.selection import Descent, Neuron, Selection
 from surgery.neurons import NeuronSet
 
 
+def select(descent: Descent, score: Callable[[NeuronSet], float], threshold: float) -> Selection:
+    """The published selection.
+
+    Args:
+        descent: the candidate sets.
+        score: the exact score of a set.
+        threshold: a set whose score is at most so high breaks the memory.
+    """
+    for number in range(descent.last + 1):
+        neurons = descent.neurons(number)
+        reached = score(NeuronSet.from_pairs(neurons))
+        if reached <= threshold:
+            break
+    return Selection(neurons, descent.step(number), number + 1, reached, reached <= threshold)
+
+
 def refine(initial: Sequence[Neuron], breaks: Callable[[NeuronSet], bool]) -> list[Neuron]:
-    """The published walk.
+    """The published refinement.
 
     Args:
         initial: the initial set, duplicates included, layers in the order of the signal.

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from surgery.localization.evaluation import Answer
 from surgery.localization.search.certificate import bisect, leap
+from surgery.localization.search.evaluation import Answer
 from surgery.localization.search.monotone import MonotoneOracle
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
@@ -40,9 +40,10 @@ class Step:
 class Selection:
     """Where the descent stopped.
 
-    Attributes: neurons: the initial set in the published order, WITH the duplicates that top-k adds: layers
-        in the order
-            of the signal; in each, rows by z-score rising, then the top-k rows by falling activation.
+    Attributes:
+        neurons: the initial set in the published order, WITH the duplicates that top-k adds: layers in the
+            order of the signal; in each, the rows above theta by number, then the top-k rows by falling
+            activation.
         step: theta and k.
         steps: how many steps the published walk takes to get here.
         score: the score with the set off; None where only a part of it was tested and broke the memory.
@@ -120,16 +121,6 @@ class Descent:
         return chosen
 
 
-def walk(descent: Descent, score: Callable[[NeuronSet], float], threshold: float) -> Selection:
-    """The published walk: one evaluation per step."""
-    for number in range(descent.last + 1):
-        neurons = descent.neurons(number)
-        reached = score(NeuronSet.from_pairs(neurons))
-        if reached <= threshold:
-            break
-    return Selection(neurons, descent.step(number), number + 1, reached, reached <= threshold)
-
-
 def gallop(
     descent: Descent,
     test: Callable[[NeuronSet], Answer],
@@ -137,15 +128,19 @@ def gallop(
     threshold: float,
     guesses: Sequence[list[Neuron]] = (),
 ) -> Selection:
-    """The same step as `walk` finds, wherever the score falls as neurons are added.
+    """The same step as `published_walk.select` finds, wherever the score falls as neurons are added.
 
     The steps that the gallop leaps over are inferred from a tested one (`MonotoneOracle`), and tested after
     all where the scores seen on the way do not allow that, or where no step breaks the memory: that a prompt
     is unresolved is never inferred.
 
-    Args: descent: the candidate sets. test: whether a set's score is at most the selection threshold; may
-        stop early. score: exact score of a set. threshold: of the selection. guesses: parts of the first
-        step's set. If one breaks the memory, the whole does, without a test of its own.
+    Args:
+        descent: the candidate sets.
+        test: whether a set's score is at most the selection threshold; may stop early.
+        score: the exact score of a set.
+        threshold: of the selection.
+        guesses: parts of the first step's set. If one breaks the memory, the whole does, without a test of
+            its own.
     """
     last = descent.last
     tests: list[tuple[list[Neuron], Answer]] = []

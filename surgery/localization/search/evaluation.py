@@ -69,7 +69,18 @@ class PromptEvaluator:
         usable = replays and predictor.guidance is None
         self._recorder = BlockRecorder(predictor.model.denoiser) if usable else None
         self._first_seeds = latents.shape[0]
-        self.unablated = torch.zeros_like(latents)  # until `judge` has run
+        self._unablated: torch.Tensor | None = None
+
+    @property
+    def unablated(self) -> torch.Tensor:
+        """The noise differences of the kept seeds with nothing off, [seeds, channels, height, width].
+
+        Known where `judge` has run, else predicted now: no criterion can read anything else in their place.
+        """
+        if self._unablated is None:
+            self.evaluations += 1
+            self._unablated = noise_differences(self._predict(self.latents, None, 0), self.latents)
+        return self._unablated
 
     def judge(self, threshold: float) -> Gate:
         """Predict without ablation and pass the gate; the kept seeds are those of every later evaluation."""
@@ -84,7 +95,7 @@ class PromptEvaluator:
         if len(kept) > 1:
             kept = kept[pairwise[kept][:, kept].sum(dim=1).argsort(descending=True, stable=True)]
         self.latents = self.latents[kept]
-        self.unablated = differences[kept.to(differences.device)]
+        self._unablated = differences[kept.to(differences.device)]
         if self._recorder is not None:
             self._recorder.reorder(kept)
         if len(kept) > 1:
@@ -131,7 +142,7 @@ class PromptEvaluator:
 
     def _bound(self, ablated: torch.Tensor) -> float:
         seen = len(ablated)
-        return self.criterion.bound(ablated, self.unablated[:seen], len(self.latents), self.window)
+        return self.criterion.bound(ablated, lambda: self.unablated[:seen], len(self.latents), self.window)
 
     def _differences(self, neurons: NeuronSet, start: int, stop: int) -> torch.Tensor:
         latents = self.latents[start:stop]

@@ -5,7 +5,8 @@ import torch
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from surgery.errors import UsageError
-from surgery.localization.criteria import CRITERIA_BY_NAME, mean_pair
+from surgery.localization import registry
+from surgery.localization.criteria import mean_pair
 from surgery.localization.ms_ssim import (
     BETAS,
     Window,
@@ -45,7 +46,6 @@ def side_limit(side):
 def test_ms_ssim_equals_torchmetrics_with_the_window_that_fits(side, taps):
     window = window_of(side, side)
     assert window.taps == taps
-    assert window.is_published == (taps == 11)
     first, second = pictures(6, side, 1), pictures(6, side, 2)
     for weight in (0.0, 0.3, 0.9):
         mixed = weight * first + (1 - weight) * second
@@ -83,12 +83,15 @@ def test_every_pair_is_scored_once_and_the_same_in_any_batch():
 
 @pytest.mark.parametrize("name", ["seeds-diverge", "noise-changed"])
 def test_the_first_seeds_bound_the_score_from_below(name):
-    criterion = CRITERIA_BY_NAME[name]
+    criterion = registry.criterion(name)
     for seed in range(5):
         ablated, unablated = pictures(8, 16, seed), pictures(8, 16, 100 + seed)
         ablated[3] = 0.7 * unablated[3] + 0.3 * ablated[3]
         window = window_of(16, 16)
-        bounds = [criterion.bound(ablated[:seen], unablated[:seen], 8, window) for seen in range(1, 9)]
+        bounds = [
+            criterion.bound(ablated[:seen], lambda some=unablated[:seen]: some, 8, window)
+            for seen in range(1, 9)
+        ]
         assert bounds == sorted(bounds)
         exact = {
             "seeds-diverge": mean_pair(pairwise_scores(ablated)),
@@ -101,10 +104,10 @@ def test_the_published_gate_keeps_the_seeds_with_a_twin():
     scores = torch.eye(4)
     scores[0, 2] = scores[2, 0] = 0.8
     scores[1, 3] = scores[3, 1] = 0.3
-    gate = CRITERIA_BY_NAME["noise-changed"].gate(scores, 0.5)
+    gate = registry.criterion("noise-changed").gate(scores, 0.5)
     assert (gate.kept, gate.score) == ((0, 2), pytest.approx(0.8))
     # The mean over all pairs is 2.2 / 12: below the threshold no seed is kept, above it all are.
-    ours = CRITERIA_BY_NAME["seeds-diverge"]
+    ours = registry.criterion("seeds-diverge")
     assert ours.gate(scores, 0.5).kept == ()
     assert ours.gate(scores, 0.1).kept == (0, 1, 2, 3)
     assert ours.gate(scores, 0.1).score == pytest.approx(2.2 / 12)
