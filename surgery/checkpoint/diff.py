@@ -20,8 +20,9 @@ from surgery.checkpoint.comparison.pairing import Pairing, WeightSet, pair_check
 from surgery.checkpoint.comparison.tensors import compare_tensors
 from surgery.checkpoint.comparison.violations import violations
 from surgery.checkpoint.edit.edits import Change
+from surgery.checkpoint.formats.opening import open_pickle
 from surgery.checkpoint.formats.same_bytes import equal_tensors
-from surgery.checkpoint.formats.weights import Progress, open_pickle
+from surgery.checkpoint.formats.weights import Progress
 from surgery.checkpoint.survey.source import locate
 from surgery.checkpoint.survey.survey import survey
 from surgery.errors import SurgeryError, UsageError

@@ -33,7 +33,7 @@ from surgery.checkpoint.edit.staging import (
 )
 from surgery.checkpoint.edit.verify import verify_output
 from surgery.checkpoint.edit.writing import write_file
-from surgery.checkpoint.formats.weights import open_pickle
+from surgery.checkpoint.formats.opening import open_pickle
 from surgery.checkpoint.names.files import MANIFEST_NAME
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
 from surgery.checkpoint.survey.family import checkpoint_family

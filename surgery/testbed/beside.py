@@ -20,14 +20,14 @@ from surgery.testbed.data import Batches
 from surgery.testbed.export import export
 from surgery.testbed.load import read_ground_truth
 from surgery.testbed.phase import train_phase
-from surgery.testbed.schedule import Schedule
-from surgery.testbed.train import (
+from surgery.testbed.phases import (
     FrozenText,
     denoising_loss,
     fresh_unet,
     load_dataset,
     train_variant,
 )
+from surgery.testbed.schedule import Schedule
 
 
 def train_beside(

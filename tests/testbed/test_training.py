@@ -76,7 +76,7 @@ def test_an_interrupted_run_ends_the_same(uninterrupted, tmp_path, monkeypatch):
 def test_the_twin_differs_in_the_images_alone(uninterrupted):
     from surgery.testbed import models
     from surgery.testbed.autoencoder import train_autoencoder
-    from surgery.testbed.train import load_dataset
+    from surgery.testbed.phases import load_dataset
 
     work = uninterrupted[0] / "work"
     autoencoder, _ = train_autoencoder(work, SHORT, quiet=True)

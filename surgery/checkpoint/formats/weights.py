@@ -68,17 +68,6 @@ class SafetensorsWeights:
             os.close(self._descriptor)  # type: ignore[arg-type]
 
 
-def open_pickle(path: Path, shown: str) -> Weights:
-    """Open a torch pickle; torch is imported only for a checkpoint that has one.
-
-    Raises:
-        UsageError: as in `PickleWeights`.
-    """
-    from surgery.checkpoint.formats.pickle_file import PickleWeights
-
-    return PickleWeights(path, shown)
-
-
 def read_row(weights: Weights, tensor: Tensor, row: int) -> bytes:
     """The bytes of one row (of one element, for a bias) of a tensor."""
     return weights.read(*tensor.row_range(row))
