@@ -13,6 +13,8 @@ from pathlib import Path
 from subprocess import run
 from typing import Any
 
+import numpy
+
 SIZES: dict[str, dict[str, Any]] = {
     "sd15": {"cross_attention_dim": 768},
     "sdxl": {
@@ -59,13 +61,15 @@ def build_unet_folder(folder: Path, size: str, dtype: str) -> Path:
         position = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    block = bytearray(os.urandom(_STEP))
-    block[width - 1 :: width] = b"\x3c" * (_STEP // width)  # the highest byte of each float: none is infinite
+    random = numpy.random.default_rng(0)
     with (folder / "diffusion_pytorch_model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         while position > 0:
-            file.write(block[: min(position, _STEP)])
-            block = block[4096:] + block[:4096]  # so that no two blocks are equal
+            # Fresh numbers in every block: patch refuses a checkpoint that holds an edited row twice.
+            block = random.integers(0, 256, _STEP, numpy.uint8)
+            # the highest byte of each float keeps its sign and is small: none is infinite
+            block[width - 1 :: width] = (block[width - 1 :: width] & 0x80) | 0x3C
+            file.write(block[: min(position, _STEP)].tobytes())
             position -= _STEP
         file.flush()
         os.fsync(file.fileno())

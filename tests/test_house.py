@@ -1,4 +1,4 @@
-"""The house rules that a script can check: who may import whom, who may write weights, what must stay light."""
+"""The house rules that a script can check: who may import whom, who may write weights, what stays light."""
 
 import ast
 import subprocess
