@@ -21,6 +21,7 @@ from typing import Any
 
 from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.edit.hashing import Hashes, hash_file
+from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
 from surgery.checkpoint.edit.manifest import make_manifest, manifest_text
 from surgery.checkpoint.edit.plan import Plan, make_plan
 from surgery.checkpoint.edit.staging import (
@@ -154,11 +155,15 @@ def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str,
         byte_progress(plan.total_bytes, "patch", quiet) as advance,
     ):
         try:
+            search = hasher.submit(check_no_hidden_copy, plan, stop)
             pending = {task.file.path: hasher.submit(hash_file, task, sha256, stop) for task in plan.tasks}
             for task in plan.tasks:
                 destination = root / task.file.output
                 destination.parent.mkdir(exist_ok=True)
                 write_file(task, destination, advance)
+                if search.done():
+                    search.result()  # a second copy was found: no need to write on
+            search.result()
             return {path: future.result() for path, future in pending.items()}
         except BaseException:
             stop.set()

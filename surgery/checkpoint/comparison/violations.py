@@ -18,6 +18,7 @@ from surgery.checkpoint.comparison.difference import Difference
 from surgery.checkpoint.comparison.in_place import EqualTensors, in_place_violations
 from surgery.checkpoint.comparison.pairing import Pairing
 from surgery.checkpoint.edit.edits import Change
+from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
 from surgery.checkpoint.edit.plan import Plan, make_plan
 from surgery.checkpoint.edit.side_files import may_be_kept
 from surgery.checkpoint.edit.verify import overlooked_value_layers
@@ -73,7 +74,9 @@ def _plan(pairing: Pairing, neurons: NeuronSet, changes: Sequence[Change]) -> Pl
     one, other = pairing.one, pairing.other
     name = other.source.path.name if other.kind == SINGLE and one.kind == SINGLE else ""
     keep = _kept(pairing) if one.kind != SINGLE and not pairing.layouts_differ else ()
-    return make_plan(one, neurons, keep=keep, follow_links=True, output_name=name, changes=changes)
+    plan = make_plan(one, neurons, keep=keep, follow_links=True, output_name=name, changes=changes)
+    check_no_hidden_copy(plan)
+    return plan
 
 
 def _kept(pairing: Pairing) -> list[str]:

@@ -16,15 +16,16 @@ Not found: rows cut apart or shifted by odd amounts, and re-encoded ones (quanti
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
 from surgery.checkpoint.edit.edits import Edit
+from surgery.checkpoint.edit.plan import Plan
 from surgery.checkpoint.formats.safetensors_file import DTYPE_BITS, Tensor
 from surgery.checkpoint.formats.weights import Weights
-from surgery.checkpoint.survey.roles import CheckpointFile
 from surgery.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,21 +46,24 @@ class _Sought:
     glances: numpy.ndarray
 
 
-def check_no_hidden_copy(files: Sequence[CheckpointFile], edits: Sequence[Edit]) -> None:
+def check_no_hidden_copy(plan: Plan, stop: threading.Event | None = None) -> None:
     """Refuse when a file to be written holds an edited row in a tensor that the plan does not edit.
 
     Args:
-        files: the files to be written.
-        edits: of all of them.
+        plan: what is to be written.
+        stop: set when the answer is no longer wanted.
 
     Raises:
         UsageError: naming the tensor and the layer it repeats.
     """
-    opened = {file.path: file.weights for file in files if file.weights is not None}
+    opened = {task.file.path: task.file.weights for task in plan.tasks if task.file.weights is not None}
+    edits = [edit for task in plan.tasks for edit in task.edits]
     edited = {(edit.file, edit.tensor.name) for edit in edits}
     for width, sought in _sought_rows(opened, edits).items():
         for path, weights in opened.items():
             for tensor in _others(path, weights, edited):
+                if stop is not None and stop.is_set():
+                    return
                 for found in _found_in(weights, tensor, width, sought):
                     raise UsageError(
                         path,

@@ -1,8 +1,9 @@
 """From a surveyed checkpoint and the wanted changes to a plan: which file is written how, with which edits.
 
-Every refusal happens here, before the first byte is written. The plan covers every copy of the denoiser that
-the output will hold; a copy that cannot be patched is either refused (where the pipeline may load it) or left
-out (a further single file at the root).
+Every refusal but one happens here, before the first byte is written; the search for hidden copies reads as
+much as the copy does, so that it runs beside it (`hidden_copies`). The plan covers every copy of the denoiser
+that the output will hold; a copy that cannot be patched is either refused (where the pipeline may load it) or
+left out (a further single file at the root).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from surgery.checkpoint.edit.edits import Change, FileEdits, ZeroRows, edits_by_file
-from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
 from surgery.checkpoint.edit.refusals import patchable_copies, the_denoiser
 from surgery.checkpoint.edit.side_files import check_link, check_side_file, kept_files
 from surgery.checkpoint.formats.safetensors_file import Tensor
@@ -124,7 +124,6 @@ def make_plan(
             check_side_file(file)
             if not follow_links:
                 check_link(file, checkpoint.source.path)
-    check_no_hidden_copy(carried, [edit for task in tasks for edit in task.edits])
     left_out = tuple(file for file in files if file.action == LEAVE_OUT)
     return Plan(checkpoint, neurons, tasks, copies, left_out, found_in, tuple(warnings))
 
