@@ -282,3 +282,14 @@ def test_kept_files_belong_to_the_proof(model, tmp_path):
     assert surgery.diff(model, output, plan=ROWS).as_planned
     (output / "README.md").write_text("another card\n")
     refused(model, output, "README.md")
+
+
+def test_neurons_of_one_memory_that_point_the_same_way_are_no_second_copy(model, tmp_path):
+    """A value layer of another place is the model itself: the plan knows it, and names its rows or does not."""
+
+    def align(tensors):
+        tensors[f"{DOWN}.weight"][5] = tensors[KEY][3] * 2
+
+    change(model / UNET, align)
+    output = surgery.patch(model, ROWS, tmp_path / "out").output
+    assert surgery.diff(model, output, plan=ROWS).as_planned

@@ -1,7 +1,8 @@
 """Look for the edited rows under other names and in other shapes, whatever those are.
 
 Names can be unknown to us (a fused projection, a renamed backup, an EMA in a component's file), numbers
-cannot. Of every edit, two rows are sought in every tensor of the output that the plan does not edit:
+cannot. Of every edit, two rows are sought in every tensor of the output that is no value layer of a copy that
+the plan knows:
 
 1. **as rows**: the tensor's numbers are cut into pieces as long as a row, from its start and at both ends of
    its last dimension: that finds copies that are stacked, flattened, joined with other tensors, put in
@@ -58,10 +59,13 @@ def check_no_hidden_copy(plan: Plan, stop: threading.Event | None = None) -> Non
     """
     opened = {task.file.path: task.file.weights for task in plan.tasks if task.file.weights is not None}
     edits = [edit for task in plan.tasks for edit in task.edits]
-    edited = {(edit.file, edit.tensor.name) for edit in edits}
+    # Value layers of other places are the model itself, and the plan's copies know them: neurons of one memory
+    # may well point the same way.
+    known = {(edit.file, edit.tensor.name) for edit in edits}
+    known |= {(task.file.path, tensor.name) for task in plan.tasks for tensor in task.value_tensors}
     for width, sought in _sought_rows(opened, edits).items():
         for path, weights in opened.items():
-            for tensor in _others(path, weights, edited):
+            for tensor in _others(path, weights, known):
                 if stop is not None and stop.is_set():
                     return
                 for found in _found_in(weights, tensor, width, sought):
@@ -98,10 +102,10 @@ def _sought_rows(opened: dict[str, Weights], edits: Sequence[Edit]) -> dict[int,
     }
 
 
-def _others(path: str, weights: Weights, edited: Container[tuple[str, str]]) -> Iterator[Tensor]:
-    """The tensors that are not edited and made of whole bytes a number."""
+def _others(path: str, weights: Weights, known: Container[tuple[str, str]]) -> Iterator[Tensor]:
+    """The tensors that are not accounted for, of whole bytes a number."""
     for tensor in weights.header.tensors.values():
-        if (path, tensor.name) not in edited and DTYPE_BITS[tensor.dtype] % 8 == 0 and tensor.shape:
+        if (path, tensor.name) not in known and DTYPE_BITS[tensor.dtype] % 8 == 0 and tensor.shape:
             yield tensor
 
 
