@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from lying import folders, harmless, headers, manifests, pickles, tensors
-from lying.layouts import LAYOUTS, Layout, make_layout
+from lying.layouts import LAYOUTS, Layout, described, make_layout
 from lying.table import LIES, NotHere, Told, Words
 
 import surgery
 from surgery.errors import SurgeryError
 
-__all__ = ["HARMLESS", "LAYOUTS", "LIES", "NotHere", "answer", "fresh", "make_layout", "tell"]
+__all__ = ["HARMLESS", "LAYOUTS", "LIES", "NotHere", "answer", "described", "fresh", "make_layout", "tell"]
 SUBJECTS = (tensors, headers, folders, pickles, manifests)  # importing them fills the table
 HARMLESS = harmless.HARMLESS
-TRIES = 8  # a drawn lie can be none (two equal tensors swapped): then another one is drawn
+TRIES = 24  # a drawn lie can be none (two equal tensors swapped): then another one is drawn
 
 
 def fresh(layout: Layout, scratch: Path) -> Told:

@@ -17,7 +17,7 @@ import numpy
 import torch
 from safetensors.torch import load_file, save_file
 
-from lying.layouts import read_json
+from lying.layouts import COMPONENT, Layout, read_json
 from lying.raw import (
     read_raw,
 )
@@ -29,8 +29,12 @@ from lying.table import (
     Words,
     as_pickle,
     as_safetensors,
+    has_left_out,
+    is_any_folder,
     is_folder,
     is_pipeline,
+    is_sharded,
+    is_whole,
     lie,
     original_weights,
     restored,
@@ -86,7 +90,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (told.shown(path),)
 
 
-@lie("original shards and their index added", is_folder)
+@lie("original shards and their index added", is_whole)
 def _(random: random.Random, told: Told) -> Words:
     """diffusers looks an index up first."""
     folder = denoiser_folder(random, told)
@@ -101,7 +105,7 @@ def _(random: random.Random, told: Told) -> Words:
     return told.shown(path), told.shown(folder / shard)
 
 
-@lie("a shard index changed", is_folder)
+@lie("a shard index changed", is_sharded)
 def _(random: random.Random, told: Told) -> Words:
     found = sorted(told.path.rglob("*.index.json"))
     if not found:
@@ -123,7 +127,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (told.shown(path),)
 
 
-@lie("a copy in other shards", is_folder)
+@lie("a copy in other shards", is_whole)
 def _(random: random.Random, told: Told) -> Words:
     """Every tensor is there and right, but not as it was written."""
     folder = denoiser_folder(random, told)
@@ -142,6 +146,11 @@ def _(random: random.Random, told: Told) -> Words:
     (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     path.unlink()
     return (told.shown(path),)
+
+
+def is_lone_component(layout: Layout) -> bool:
+    """Folders that are themselves a component."""
+    return layout.is_patched and layout.kind == COMPONENT
 
 
 def json_files(told: Told) -> Iterator[Path]:
@@ -236,6 +245,13 @@ def _(random: random.Random, told: Told) -> Words:
     return ("model_index.json", name)
 
 
+@lie("a pipeline's index added to a component", is_lone_component)
+def _(random: random.Random, told: Told) -> Words:
+    index = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (told.path / "model_index.json").write_text(json.dumps(index))
+    return ("model_index.json",)
+
+
 @lie("a word added to the tokenizer", is_pipeline)
 def _(random: random.Random, told: Told) -> Words:
     path = told.path / "tokenizer" / "tokenizer.json"
@@ -279,6 +295,7 @@ ADDED_FILES: dict[str, tuple[str, ...]] = {
         "config.yaml",
         "custom.json",
         ".gitignore",
+        "surgery-manifest.json",
     ),
     "a program added": ("pipeline.py", "unet.py", "modeling.py", "setup.sh", "handler.py"),
     "a picture added": ("sample.png", "ann.jpg"),
@@ -356,7 +373,7 @@ def adding_file(kind: str) -> Tell:
 
 
 for _kind in ADDED_FILES:
-    lie(_kind, is_folder)(adding_file(_kind))
+    lie(_kind, is_any_folder if "weights" in _kind else is_folder)(adding_file(_kind))
 
 
 @lie("a readme that the source lacks", is_folder)
@@ -366,7 +383,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (told.shown(path),)
 
 
-@lie("a file that patch leaves out carried over", is_folder)
+@lie("a file that patch leaves out carried over", has_left_out)
 def _(random: random.Random, told: Told) -> Words:
     source = told.layout.source
     found = [
@@ -381,7 +398,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (path.as_posix(),)
 
 
-@lie("a hidden folder added", is_folder)
+@lie("a hidden folder added", is_any_folder)
 def _(random: random.Random, told: Told) -> Words:
     folder = some_folder(random, told) / random.choice([".git", ".cache", ".ipynb_checkpoints", "..data"])
     content = as_safetensors(told, original_weights(random, told))
@@ -389,7 +406,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (told.shown(folder),)
 
 
-@lie("a folder within a folder added", is_folder)
+@lie("a folder within a folder added", is_any_folder)
 def _(random: random.Random, told: Told) -> Words:
     parent = some_folder(random, told)
     content = as_safetensors(told, original_weights(random, told))
@@ -469,7 +486,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (folder.name,)
 
 
-@lie("a link to the original weights", is_folder)
+@lie("a link to the original weights", is_any_folder)
 def _(random: random.Random, told: Told) -> Words:
     value = some_value(random, told)
     save_file(restored(told, value.path), told.elsewhere / "o.safetensors", metadata={"format": "pt"})
@@ -478,7 +495,7 @@ def _(random: random.Random, told: Told) -> Words:
     return value.layer, value.name, told.shown(value.path)
 
 
-@lie("a further link to original weights", is_folder)
+@lie("a further link to original weights", is_any_folder)
 def _(random: random.Random, told: Told) -> Words:
     tensors = original_weights(random, told)
     save_file(tensors, told.elsewhere / "o.safetensors", metadata={"format": "pt"})
@@ -507,7 +524,7 @@ def _(random: random.Random, told: Told) -> Words:
     return (told.shown(path),)
 
 
-@lie("a weight file replaced by a pickle of the original", is_folder)
+@lie("a weight file replaced by a pickle of the original", is_any_folder)
 def _(random: random.Random, told: Told) -> Words:
     value = some_value(random, told)
     path = value.path.with_suffix(".bin")

@@ -120,14 +120,39 @@ def is_folder(layout: Layout) -> bool:
     return layout.is_patched and not layout.is_file
 
 
+def is_any_folder(layout: Layout) -> bool:
+    """Folders, also where A is a single file: weights in them must not go unseen."""
+    return not layout.is_file
+
+
 def is_pipeline(layout: Layout) -> bool:
     """Folders with a `model_index.json`."""
     return layout.is_patched and layout.kind == "pipeline"
 
 
-def is_lone(layout: Layout) -> bool:
-    """Single files."""
-    return layout.is_patched and layout.is_file
+def is_sharded(layout: Layout) -> bool:
+    """Folders whose denoiser lies in shards."""
+    return layout.name in ("sharded", "Hunyuan")
+
+
+def is_whole(layout: Layout) -> bool:
+    """Folders whose denoiser lies in one file."""
+    return is_folder(layout) and not is_sharded(layout)
+
+
+def is_biased(layout: Layout) -> bool:
+    """Denoisers whose value layers have biases."""
+    return layout.name in ("PixArt", "Hunyuan")
+
+
+def is_of_several_files(layout: Layout) -> bool:
+    """Outputs with more than one weight file."""
+    return is_pipeline(layout) or is_sharded(layout)
+
+
+def has_left_out(layout: Layout) -> bool:
+    """Sources with weights that `patch` leaves out."""
+    return layout.name in ("extra", "pickled")
 
 
 def lie(name: str, applies: Callable[[Layout], bool] = anywhere) -> Callable[[Tell], Tell]:
@@ -157,11 +182,12 @@ def some_weights(random: random.Random, told: Told) -> Path:
 
 def some_tensor(random: random.Random, told: Told, wanted: Callable[[Entry], bool]) -> tuple[Path, Entry]:
     """A tensor with a property, and its file."""
-    path = some_weights(random, told)
-    found = [entry for entry in read_raw(path).entries if wanted(entry)]
-    if not found:
-        raise NotHere
-    return path, random.choice(found)
+    first, others = some_weights(random, told), told.weight_files()
+    random.shuffle(others)
+    for path in (first, *others):
+        if found := [entry for entry in read_raw(path).entries if wanted(entry)]:
+            return path, random.choice(found)
+    raise NotHere
 
 
 def replace_tensor(path: Path, name: str, entry: Entry) -> None:

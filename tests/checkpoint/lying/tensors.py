@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from lying.layouts import namings
+from lying.layouts import IN_USE, Layout, namings
 from lying.raw import (
     DTYPES,
     Entry,
@@ -25,6 +25,8 @@ from lying.table import (
     ValueTensor,
     Words,
     add_tensors,
+    is_biased,
+    is_of_several_files,
     is_written,
     lie,
     replace_tensor,
@@ -69,7 +71,7 @@ def _(random: random.Random, told: Told) -> Words:
     return tuple(words)
 
 
-@lie("a bias entry restored")
+@lie("a bias entry restored", is_biased)
 def _(random: random.Random, told: Told) -> Words:
     value = some_value(random, told, "bias")
     return restore(told, value, [random.choice(told.layout.rows[value.layer])])
@@ -214,13 +216,20 @@ def adding(naming: str, form: str, is_other_file: bool = False) -> Tell:
     return tell
 
 
+def is_new(naming: str) -> Callable[[Layout], bool]:
+    """Layouts of which some file holds no value layer under that name."""
+    return lambda layout: naming not in IN_USE.get(layout.name, ("diffusers",))
+
+
 _NAMINGS = list(namings("mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"))
 for _naming in _NAMINGS:
-    lie(f"the layer added under its {_naming} name")(adding(_naming, "as it was"))
+    lie(f"the layer added under its {_naming} name", is_new(_naming))(adding(_naming, "as it was"))
 for _form in FORMS:
     lie(f"the layer added {_form}")(adding("extra.{}", _form))
 for _form in ("as it was", "transposed", "as bytes"):
-    lie(f"the layer added {_form} to another file")(adding("extra.{}", _form, is_other_file=True))
+    lie(f"the layer added {_form} to another file", is_of_several_files)(
+        adding("extra.{}", _form, is_other_file=True)
+    )
 
 
 @lie("the layer added in place of a key that does not exist")
@@ -481,6 +490,32 @@ def _(random: random.Random, told: Told) -> Words:
     entry.data = b"".join(entry.row(row) for row in order)
     replace_tensor(path, entry.name, entry)
     return entry.name, told.shown(path)
+
+
+SECOND_NAMES = {
+    "model.diffusion_model.": "",
+    "text_model.": "",
+    ".nin_shortcut.": ".conv_shortcut.",
+    ".norm_out.": ".conv_norm_out.",
+    ".mid.attn_1.q.": ".mid_block.attentions.0.to_q.",
+    ".mid.block_1.": ".mid_block.resnets.0.",
+    "cond_stage_model.transformer.": "conditioner.embedders.0.transformer.",
+    "input_blocks.0.0.": "conv_in.",
+    "middle_block.1.": "mid_block.attentions.0.",
+    "output_blocks.2.1.conv.": "up_blocks.0.upsamplers.0.conv.",
+}
+
+
+@lie("other numbers added under a tensor's second name")
+def _(random: random.Random, told: Told) -> Words:
+    """Two names of which a converter makes one: the loader and the proof may not take the same."""
+    choices = [*SECOND_NAMES.items(), *((new, old) for old, new in SECOND_NAMES.items() if new)]
+    old, new = random.choice([*choices, ("", "model.diffusion_model."), ("", "text_model.")])
+    path, entry = some_tensor(random, told, lambda entry: old in entry.name and bool(entry.data))
+    name = entry.name.replace(old, new, 1) if old else new + entry.name
+    data = bytes([entry.data[0] ^ 1]) + entry.data[1:]
+    add_tensors(random, path, [Entry(name, entry.dtype, entry.shape, data)])
+    return name, entry.name, told.shown(path)
 
 
 @lie("a small tensor added")
