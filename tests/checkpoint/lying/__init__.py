@@ -1,0 +1,1 @@
+"""Lies about patched checkpoints, by what they are about; `lies` tells them."""
