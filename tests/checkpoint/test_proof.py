@@ -285,7 +285,7 @@ def test_kept_files_belong_to_the_proof(model, tmp_path):
 
 
 def test_neurons_of_one_memory_that_point_the_same_way_are_no_second_copy(model, tmp_path):
-    """A value layer of another place is the model itself: the plan knows it, and names its rows or does not."""
+    """A value layer of another place is the model itself: the plan knows it, and may name its rows."""
 
     def align(tensors):
         tensors[f"{DOWN}.weight"][5] = tensors[KEY][3] * 2

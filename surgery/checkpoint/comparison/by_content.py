@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from surgery.checkpoint.comparison.difference import ADDED, CHANGED, Difference, SetDifference
+from surgery.checkpoint.comparison.in_place import linked_files
 from surgery.checkpoint.comparison.manifest_claims import manifest_violations
 from surgery.checkpoint.comparison.pairing import Pairing, Place, WeightSet
 from surgery.checkpoint.comparison.tensors import TensorDifference, distant_rows
@@ -129,10 +130,10 @@ def _file_violations(difference: Difference, pairing: Pairing, plan: Plan) -> It
     if pairing.other.kind == SINGLE:
         return
     carried = {task.file.output for task in plan.tasks}
+    yield from linked_files(pairing.other)
     for file in pairing.other.files:
         if file.path == MANIFEST_NAME:
-            if file.location.is_file():
-                yield from manifest_violations(file.location, plan)
+            yield from manifest_violations(file.location, plan)
         elif file.action == LEAVE_OUT and file.path not in carried:
             yield f"B holds {file.path}, which could not be compared ({file.reason})"
         elif pairing.layouts_differ and file.weights is None:

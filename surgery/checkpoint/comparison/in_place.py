@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Set
 from functools import partial
 
 from surgery.checkpoint.comparison.manifest_claims import manifest_violations
 from surgery.checkpoint.edit.plan import FileTask, Plan
+from surgery.checkpoint.edit.side_files import is_cached
 from surgery.checkpoint.edit.verify import side_deviation, weight_deviations
 from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
@@ -39,11 +41,27 @@ def in_place_violations(other: Checkpoint, plan: Plan, equal: EqualTensors) -> I
             continue
         for deviation in _file_deviations(held[path], task, equal):
             yield f"{path}: {deviation}"
+    yield from linked_files(other)
     manifest = other.source.path / MANIFEST_NAME
     if other.kind == SINGLE:
         manifest = other.source.path.with_name(f"{other.source.path.name}.{MANIFEST_NAME}")
-    if manifest.is_file():
+    if os.path.lexists(manifest):
         yield from manifest_violations(manifest, plan)
+
+
+def linked_files(other: Checkpoint) -> Iterator[str]:
+    """The files of B that are links: what is published then need not be what was compared.
+
+    The links of the Hugging Face cache, from a snapshot to the blobs beside it, are its way of storing files.
+    """
+    if other.kind == SINGLE:
+        return
+    for file in other.files:
+        place = other.source.path / file.path.rstrip("/")
+        folders = [folder for folder in place.parents if folder != other.source.path]
+        inside = [folder for folder in folders if other.source.path in folder.parents]
+        if any(each.is_symlink() for each in [place, *inside]) and not is_cached(file, other.source.path):
+            yield f"{file.path} is a link"
 
 
 def _file_deviations(file: CheckpointFile, task: FileTask, equal: EqualTensors) -> Iterator[str]:

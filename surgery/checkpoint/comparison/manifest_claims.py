@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from surgery.checkpoint.edit.plan import Plan
 from surgery.checkpoint.edit.verify import planned_counts
 from surgery.checkpoint.names.files import MANIFEST_NAME
 from surgery.checkpoint.survey.family import checkpoint_family
+from surgery.checkpoint.survey.survey import SINGLE
 
 LARGEST = 64 * 1024 * 1024  # rows of every layer, many times over
+_FILE_NAME = re.compile(r"[\w.+-]{1,100}\.safetensors")
 _VERSION = re.compile(r"[0-9A-Za-z.+-]{1,40}")
 _LIBRARIES = {"surgery", "python", "torch"}
 _FINGERPRINTS = {"matches", "differs", "not given"}
@@ -35,6 +38,8 @@ def manifest_violations(path: Path, plan: Plan) -> Iterator[str]:
         plan: what `patch` would do with A.
     """
     try:
+        if path.is_symlink() or not path.is_file():
+            raise ValueError("it is not a regular file")
         if path.stat().st_size > LARGEST:
             raise ValueError("it is too large")
         text = path.read_text(encoding="utf-8")
@@ -44,7 +49,7 @@ def manifest_violations(path: Path, plan: Plan) -> Iterator[str]:
     except (OSError, ValueError, RecursionError) as error:
         yield f"{MANIFEST_NAME} cannot be read ({error})"
         return
-    expected = _expected(plan, manifest)
+    expected = _expected(_under_its_name(plan, manifest), manifest)
     versions = manifest.get("versions")
     if not _are_versions(versions):
         yield f"{MANIFEST_NAME}: its versions are not those of libraries"
@@ -59,6 +64,18 @@ def manifest_violations(path: Path, plan: Plan) -> Iterator[str]:
         yield f"{MANIFEST_NAME} is not the one that patch writes for this plan: {', '.join(sorted(wrong))}"
     elif text != manifest_text(expected):
         yield f"{MANIFEST_NAME} is not written as patch writes it"
+
+
+def _under_its_name(plan: Plan, manifest: Mapping[str, Any]) -> Plan:
+    """A single file may have been renamed, its manifest with it, which speaks of the earlier name."""
+    entries = manifest.get("files")
+    if plan.checkpoint.kind != SINGLE or not isinstance(entries, list) or len(entries) != 1:
+        return plan
+    name = entries[0].get("path") if isinstance(entries[0], dict) else None
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+        return plan
+    tasks = tuple(replace(task, file=replace(task.file, output=name)) for task in plan.tasks)
+    return replace(plan, tasks=tasks)
 
 
 def _expected(plan: Plan, manifest: Mapping[str, Any]) -> dict[str, Any]:

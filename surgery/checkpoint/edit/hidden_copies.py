@@ -59,8 +59,8 @@ def check_no_hidden_copy(plan: Plan, stop: threading.Event | None = None) -> Non
     """
     opened = {task.file.path: task.file.weights for task in plan.tasks if task.file.weights is not None}
     edits = [edit for task in plan.tasks for edit in task.edits]
-    # Value layers of other places are the model itself, and the plan's copies know them: neurons of one memory
-    # may well point the same way.
+    # Value layers of other places are the model itself, and the plan's copies know them: neurons of one
+    # memory may well point the same way.
     known = {(edit.file, edit.tensor.name) for edit in edits}
     known |= {(task.file.path, tensor.name) for task in plan.tasks for tensor in task.value_tensors}
     for width, sought in _sought_rows(opened, edits).items():

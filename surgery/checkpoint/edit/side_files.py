@@ -62,12 +62,17 @@ def check_link(file: CheckpointFile, root: Path) -> None:
     Raises:
         UsageError: its content lies outside.
     """
-    folder, target = root.resolve(), file.location.resolve()
-    blobs = folder.parent.parent / "blobs"
-    is_cached = folder.parent.name == "snapshots" and target.parent == blobs
-    if folder not in target.parents and not is_cached:
+    if root.resolve() not in file.location.resolve().parents and not is_cached(file, root):
         cause = "is brought in from outside the checkpoint by a symbolic link"
         raise UsageError(file.path, cause, "copy it into the checkpoint, or pass --follow-links")
+
+
+def is_cached(file: CheckpointFile, root: Path) -> bool:
+    """Whether a file of a snapshot in the Hugging Face cache is a link to its blob."""
+    folder = root.resolve()
+    return (
+        folder.parent.name == "snapshots" and file.location.resolve().parent == folder.parent.parent / "blobs"
+    )
 
 
 def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFile]:
