@@ -119,7 +119,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="other seeds, other lies")
     parser.add_argument("--layout", action="append", choices=lies.LAYOUTS, help="only this one; repeatable")
     parser.add_argument("--kind", action="append", choices=list(lies.LIES), help="only this one; repeatable")
+    parser.add_argument(
+        "--list", action="store_true", help="only list the kinds, with why some were believed"
+    )
     parsed = parser.parse_args()
+    if parsed.list:
+        for kind, entry in lies.LIES.items():
+            print(f"{kind}  [{entry.once_believed}]" if entry.once_believed else kind)
+        return 0
     torch.set_num_threads(1)
     names = parsed.layout or list(lies.LAYOUTS)
     kinds = parsed.kind or list(lies.LIES)

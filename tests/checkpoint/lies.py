@@ -17,12 +17,24 @@ from typing import Any
 
 from lying import folders, harmless, headers, manifests, pickles, tensors
 from lying.layouts import LAYOUTS, Layout, described, make_layout
+from lying.once_believed import ONCE_BELIEVED
 from lying.table import LIES, NotHere, Told, Words
 
 import surgery
 from surgery.errors import SurgeryError
 
-__all__ = ["HARMLESS", "LAYOUTS", "LIES", "NotHere", "answer", "described", "fresh", "make_layout", "tell"]
+__all__ = [
+    "HARMLESS",
+    "LAYOUTS",
+    "LIES",
+    "ONCE_BELIEVED",
+    "NotHere",
+    "answer",
+    "described",
+    "fresh",
+    "make_layout",
+    "tell",
+]
 SUBJECTS = (tensors, headers, folders, pickles, manifests)  # importing them fills the table
 HARMLESS = harmless.HARMLESS
 TRIES = 24  # a drawn lie can be none (two equal tensors swapped): then another one is drawn

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lying.layouts import Layout, manifest_path, namings
+from lying.once_believed import ONCE_BELIEVED
 from lying.raw import (
     DTYPES,
     Entry,
@@ -94,12 +95,12 @@ class Lie:
     Attributes:
         tell: tells it about an output, in place, and returns words of which a violation names one.
         applies: whether it can be told about a layout.
-        believed: "" or why the proof of commit 311f282 believed it (some draws, in some layout).
+        once_believed: why the proof of commit 311f282 believed some of it; "" if it believed none.
     """
 
     tell: Tell
     applies: Callable[[Layout], bool]
-    believed: str = ""
+    once_believed: str = ""
 
 
 LIES: dict[str, Lie] = {}
@@ -160,7 +161,7 @@ def lie(name: str, applies: Callable[[Layout], bool] = anywhere) -> Callable[[Te
 
     def enter(tell: Tell) -> Tell:
         assert name not in LIES
-        LIES[name] = Lie(tell, applies)
+        LIES[name] = Lie(tell, applies, ONCE_BELIEVED.get(name, ""))
         return tell
 
     return enter

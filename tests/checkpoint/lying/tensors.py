@@ -509,9 +509,10 @@ SECOND_NAMES = {
 @lie("other numbers added under a tensor's second name")
 def _(random: random.Random, told: Told) -> Words:
     """Two names of which a converter makes one: the loader and the proof may not take the same."""
-    choices = [*SECOND_NAMES.items(), *((new, old) for old, new in SECOND_NAMES.items() if new)]
-    old, new = random.choice([*choices, ("", "model.diffusion_model."), ("", "text_model.")])
-    path, entry = some_tensor(random, told, lambda entry: old in entry.name and bool(entry.data))
+    both_ways = [*SECOND_NAMES.items(), *((new, old) for old, new in SECOND_NAMES.items() if new)]
+    path, entry = some_tensor(random, told, lambda entry: bool(entry.data))
+    fitting = [(old, new) for old, new in both_ways if old in entry.name]
+    old, new = random.choice([*fitting, ("", "model.diffusion_model."), ("", "text_model.")])
     name = entry.name.replace(old, new, 1) if old else new + entry.name
     data = bytes([entry.data[0] ^ 1]) + entry.data[1:]
     add_tensors(random, path, [Entry(name, entry.dtype, entry.shape, data)])
