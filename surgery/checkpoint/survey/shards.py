@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from surgery.checkpoint.formats.json_text import MAX_INDEX_BYTES, read_small_json
 from surgery.checkpoint.names.files import parse_weights_name, safetensors_name
 from surgery.checkpoint.names.value_layers import value_like
 from surgery.checkpoint.survey.roles import INDEX, LEAVE_OUT, CheckpointFile
@@ -72,13 +73,7 @@ def converted_index(file: CheckpointFile) -> bytes:
 
 
 def _read_document(file: CheckpointFile) -> dict[str, Any]:
-    try:
-        document = json.loads(file.location.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(file.path, f"is not valid JSON ({error})", _REPAIR) from None
-    if not isinstance(document, dict):
-        raise UsageError(file.path, "is not a JSON object", _REPAIR)
-    return document
+    return read_small_json(file.location, file.path, MAX_INDEX_BYTES, _REPAIR)
 
 
 def _check_index(file: CheckpointFile, files: dict[str, CheckpointFile]) -> None:

@@ -10,12 +10,12 @@ Pickles are opened only when the caller passes `open_pickle` (patch and diff do,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from surgery.checkpoint.formats.json_text import MAX_CONFIGURATION_BYTES, read_small_json
 from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
 from surgery.checkpoint.names.denoisers import is_denoiser_class
 from surgery.checkpoint.names.files import CONFIGURATION, MODEL_INDEX, PICKLE_SUFFIXES, parse_weights_name
@@ -135,15 +135,7 @@ def _declared_components(path: Path) -> set[str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path.parent.name}/{path.name}", f"is not valid JSON ({error})", "repair it"
-        ) from None
-    if not isinstance(document, dict):
-        raise UsageError(f"{path.parent.name}/{path.name}", "is not a JSON object", "repair it")
-    return document
+    return read_small_json(path, f"{path.parent.name}/{path.name}", MAX_CONFIGURATION_BYTES)
 
 
 def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
