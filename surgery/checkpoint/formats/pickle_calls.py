@@ -33,7 +33,9 @@ _MAX_DIMENSIONS = 64
 _NUMBER_DTYPE = re.compile(r"[<>=|]?([?bBhHiIlLqQefd]|[biuf][1248]|b1)")
 _PLAIN_DTYPE_STATE = (None, None, None)  # no sub-dtype, no names, no fields
 # what torch would make, but has no place among the tensors of a checkpoint
-_UNFIT = re.compile(r"torch\._utils\._rebuild_\w+|torch(\.\w+)*\.\w*(Tensor|Storage)|builtins\.bytearray")
+_UNFIT = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.\w+)*\.\w*(Tensor|Storage)|torch\.serialization\._get_layout|builtins\.bytearray"
+)
 
 
 class Forbidden(Exception):

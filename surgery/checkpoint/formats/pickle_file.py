@@ -94,8 +94,10 @@ class PickleWeights:
         first, last = begin // width, -(-end // width)
         if first == last:
             return b""
-        numbers = _numbers(values, first, last).view(torch.uint8)
-        return numbers[begin - first * width : end - first * width].numpy().tobytes()
+        numbers = _numbers(values, first, last)
+        # a single number may keep the stride of the row or column that it was cut from
+        data = numbers.as_strided(numbers.shape, (1,)).view(torch.uint8)
+        return data[begin - first * width : end - first * width].numpy().tobytes()
 
 
 def _numbers(values: torch.Tensor, first: int, last: int) -> torch.Tensor:

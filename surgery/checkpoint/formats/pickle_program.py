@@ -17,14 +17,13 @@ from __future__ import annotations
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
-from mmap import mmap
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from surgery.checkpoint.formats.pickle_calls import Calls, Forbidden, known
 from surgery.checkpoint.formats.pickle_values import Global, Held, is_name, pairs_with_name
 
-# 35 per tensor: enough for 28,000; the largest checkpoints of a denoiser with its optimizer have 200,000
-MAX_INSTRUCTIONS = 1_000_000
+# 33 per tensor: enough for 12,000. SDXL with its EMA twin and its optimizer has 8,000.
+MAX_INSTRUCTIONS = 400_000
 MAX_HEAVY_INSTRUCTIONS = 150_000  # those that make a dictionary or call something
 _HEAVY = frozenset({"EMPTY_DICT", "EMPTY_LIST", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"})
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -50,7 +49,7 @@ class Rehearsal:
         self._instructions = 0
         self._heavy = 0
 
-    def follow(self, program: BinaryIO | mmap) -> Any:
+    def follow(self, program: IO[bytes]) -> Any:
         """Follow one program from where the file stands to its end; returns its value's stand-in.
 
         Raises:
@@ -62,14 +61,17 @@ class Rehearsal:
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
             raise Broken(str(error)[:100]) from None
 
-    def _follow(self, program: BinaryIO | mmap) -> Any:
+    def _follow(self, program: IO[bytes]) -> Any:
         stack: list[Any] = []
         outer: list[list[Any]] = []
         memo: dict[int, Any] = {}
         argument: Any
         for instruction, argument, _ in pickletools.genops(program):
             name = instruction.name
-            self._count(name)
+            self._instructions += 1
+            self._heavy += name in _HEAVY
+            if self._instructions > MAX_INSTRUCTIONS or self._heavy > MAX_HEAVY_INSTRUCTIONS:
+                raise Forbidden("more objects than any checkpoint")
             if name in ("BINPUT", "LONG_BINPUT"):
                 memo[argument] = stack[-1]
             elif name in ("BINGET", "LONG_BINGET"):
@@ -123,12 +125,6 @@ class Rehearsal:
             elif name != "PROTO":
                 raise ValueError(f"the instruction {name}")
         raise ValueError("no end")
-
-    def _count(self, name: str) -> None:
-        self._instructions += 1
-        self._heavy += name in _HEAVY
-        if self._instructions > MAX_INSTRUCTIONS or self._heavy > MAX_HEAVY_INSTRUCTIONS:
-            raise Forbidden("more objects than any checkpoint")
 
 
 def _global(argument: str) -> Global:

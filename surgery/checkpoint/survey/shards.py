@@ -24,11 +24,14 @@ def settle_indexes(files: list[CheckpointFile]) -> list[CheckpointFile]:
     Raises:
         UsageError: an index is broken or leads out of its folder, or a component's only copy is incomplete.
     """
+    indexes = [file for file in files if file.role == INDEX and file.action != LEAVE_OUT]
+    if (
+        sum(file.bytes for file in indexes) > MAX_INDEX_BYTES
+    ):  # each of them is read, and few checkpoints have two
+        raise UsageError(indexes[-1].path, "is one of too many large shard indexes", "remove stale ones")
     settled = {file.path: file for file in files}
     spoken_for: set[str] = set()
-    for file in files:
-        if file.role != INDEX or file.action == LEAVE_OUT:
-            continue
+    for file in indexes:
         shards = {f"{file.component}/{name}".lstrip("/") for name in set(read_index(file).values())}
         missing = sorted(path for path in shards if path not in settled)
         if not missing:

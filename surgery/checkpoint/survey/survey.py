@@ -39,6 +39,7 @@ from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
 PIPELINE, COMPONENT, SINGLE = "pipeline folder", "component folder", "single file"
+MAX_TENSORS = 200_000  # of all files of a folder; SDXL in ten variants has 40,000
 OpenPickle = Callable[[Path, str], Weights]
 
 
@@ -93,7 +94,7 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
             "give a diffusers folder or one weight file",
         )
     files = [classify(file, components) for file in found]
-    files = [_opened(file, open_pickle) for file in _without_pickle_twins(files)]
+    files = _all_opened(_without_pickle_twins(files), open_pickle)
     files = settle_indexes(files)
     configurations = {
         component: _read_json(source.path / component / CONFIGURATION)
@@ -152,6 +153,19 @@ def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
             file = file.left_out("a pickle beside a safetensors copy of the same weights")
         settled.append(file)
     return settled
+
+
+def _all_opened(files: list[CheckpointFile], open_pickle: OpenPickle | None) -> list[CheckpointFile]:
+    opened = []
+    tensors = 0
+    for file in files:
+        file = _opened(file, open_pickle)
+        tensors += len(file.weights.header.tensors) if file.weights is not None else 0
+        if tensors > MAX_TENSORS:
+            cause = f"holds more than {MAX_TENSORS} tensors together with the files before it"
+            raise UsageError(file.path, cause, "give a folder of one checkpoint")
+        opened.append(file)
+    return opened
 
 
 def _opened(file: CheckpointFile, open_pickle: OpenPickle | None) -> CheckpointFile:
