@@ -227,6 +227,15 @@ def program_bomb(path):
     zipped(path, document() + bytes(200 << 20), zipfile.ZIP_DEFLATED)
 
 
+def broken_record(path):
+    """Torch reads what the memory holds where the compressed numbers end early."""
+    zipped(path, document(), zipfile.ZIP_DEFLATED, [("0", os.urandom(64))])
+    content = bytearray(path.read_bytes())
+    place = content.index(b"archive/data/0") + len("archive/data/0")
+    content[place : place + 2] = b"\x03\x00"  # the end of the data
+    path.write_bytes(content)
+
+
 BYTEARRAY = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x03\x85R."
 
 
@@ -274,6 +283,7 @@ PICKLES = {
     "expanded": (expanded, "would take 17179869184 bytes"),
     "zip bomb": (bomb, "would unpack to"),
     "program bomb": (program_bomb, "holds a pickle program of 2097"),
+    "compressed record that ends early": (broken_record, "is a broken zip archive"),
     "bytearray": (raw(BYTEARRAY), "it holds builtins.bytearray"),
     "bytearray in an archive": (program(BYTEARRAY), "it holds builtins.bytearray"),
     "tensor of 400 GB": (
@@ -282,11 +292,11 @@ PICKLES = {
     ),
     "storage larger than its record": (
         lambda path: zipped(path, document(), records=[("0", bytes(63))]),
-        "64 bytes are not in the archive",
+        "holds 63 bytes where a tensor needs 64",
     ),
     "no such storage": (
         lambda path: zipped(path, document(), records=[("1", bytes(64))]),
-        "not in the archive",
+        "holds 0 bytes where a tensor needs 64",
     ),
     "records that overlap": (shared_place, "overlap"),
     "records of one name": (
@@ -314,6 +324,10 @@ PICKLES = {
     "old format, storage of 4 TB": (
         old_format(lambda content: content.replace(b"K\x04N", b"\x8a\x06\0\0\0\0\0\x01N")),
         "is cut short: 4398046511104 bytes of numbers",
+    ),
+    "old format, numbers that are not named": (
+        old_format(lambda content: re.sub(rb"\]q\x00X.{4}\d+q\x01a\.", b"]q\x00.", content)),
+        "not a torch pickle",
     ),
     "old format, text without end": (large(b"\x80\x02X\xff\xff\xff\xbf"), "not a torch pickle"),
     "old format, line without end": (large(b"\x80\x02c"), "not a torch pickle"),
@@ -425,6 +439,18 @@ def test_every_storage_layout_is_read_as_torch_reads_it(tmp_path, case):
         for begin, end in ((0, 1), (1, 7), (3, 90), (17, 18), (40, 200), (5, 10**6)):
             end = min(end, tensor.size)  # parts too, that begin and end within a row and within a number
             assert begin >= end or weights.read(tensor.begin + begin, tensor.begin + end) == whole[begin:end]
+
+
+def test_large_compressed_record_is_read_to_its_end(tmp_path):
+    """Larger than one step of unpacking, and of a length at which a step ends within a repetition."""
+    for length in (3 * 2**20 + 1, 2**20 + 77, 2**20):
+        path = tmp_path / f"{length}.ckpt"
+        torch.save({"a": torch.arange(length, dtype=torch.int32).to(torch.uint8) // 7}, path)
+        rezipped(path)
+        weights = PickleWeights(path, "model.ckpt")
+        tensor = weights.header.tensors["a"]
+        expected = torch.load(path, weights_only=True)["a"]
+        assert weights.read(tensor.begin, tensor.end) == expected.numpy().tobytes()
 
 
 @pytest.mark.parametrize("case", ["deflated", "big-endian", "old format"])

@@ -5,7 +5,9 @@ believes what the archive says of itself. Here the central directory is read fir
 
 1. every record lies within the file, and no two share a byte or a name;
 2. a stored record is as long as it says; a compressed one is noted, for torch must then not map the file;
-3. all records together unpack to little more than the file holds: a zip bomb is refused unopened.
+3. all records together unpack to little more than the file holds: a zip bomb is refused unopened;
+4. compressed records unpack to exactly what the directory says: where one is broken, torch reads on in
+   whatever the memory holds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NoReturn
 
@@ -30,6 +33,7 @@ _END64_START, _END64_BYTES = b"PK\x06\x06", 56
 _ENTRY_START, _ENTRY_BYTES = b"PK\x01\x02", 46
 _LOCAL_BYTES = 30
 _LONGEST_COMMENT = 65535
+_STEP = 1024 * 1024
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1
 _IN_ZIP64_32 = 0xFFFFFFFF
@@ -43,6 +47,7 @@ class Record:
     begin: int
     packed: int
     unpacked: int
+    checksum: int
     is_deflated: bool
 
 
@@ -85,6 +90,9 @@ def read_archive(file: BinaryIO, shown: str) -> Archive:
         _refuse(shown, "is a zip archive, but not of a torch pickle")
     _check_places(records, size, shown)
     _check_sizes(records, size, shown)
+    for record in records.values():
+        if record.is_deflated and not _is_whole(file, record):
+            _refuse(shown, "is a broken zip archive")
     return Archive(records)
 
 
@@ -95,16 +103,38 @@ def read_program(file: BinaryIO, archive: Archive, shown: str) -> bytes:
         UsageError: it cannot be unpacked.
     """
     record = archive.records["data.pkl"]
-    packed = os.pread(file.fileno(), record.packed, record.begin)
-    if not record.is_deflated:
-        return packed
-    try:
-        program = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, record.unpacked + 1)
-    except zlib.error:
-        program = b""
+    program = b"".join(_unpacked(file, record))
     if len(program) != record.unpacked:
         _refuse(shown, "is a broken zip archive")
     return program
+
+
+def _unpacked(file: BinaryIO, record: Record) -> Iterator[bytes]:
+    """The content of a record in pieces, at most one byte more of it than the directory says."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest = record.unpacked + 1
+    for begin in range(record.begin, record.begin + record.packed, _STEP):
+        piece = os.pread(file.fileno(), min(_STEP, record.begin + record.packed - begin), begin)
+        while piece and rest > 0:
+            data = piece
+            if record.is_deflated:
+                data = inflate.decompress(piece, min(_STEP, rest))
+            piece = inflate.unconsumed_tail if data else b""
+            rest -= len(data)
+            yield data
+    if record.is_deflated and rest > 0:
+        yield inflate.flush()  # what the last limit held back, a few hundred bytes
+
+
+def _is_whole(file: BinaryIO, record: Record) -> bool:
+    length = checksum = 0
+    try:
+        for data in _unpacked(file, record):
+            length += len(data)
+            checksum = zlib.crc32(data, checksum)
+    except zlib.error:
+        return False
+    return length == record.unpacked and checksum == record.checksum
 
 
 def _directory(file: BinaryIO, size: int) -> list[tuple[str, Record]]:
@@ -143,8 +173,8 @@ def _entry(file: BinaryIO, directory: bytes, position: int, size: int) -> tuple[
     if directory[position : position + 4] != _ENTRY_START:
         raise ValueError("no entry")
     flags, method = struct.unpack_from("<HH", directory, position + 8)
-    packed, unpacked, name_bytes, extra_bytes, comment_bytes = struct.unpack_from(
-        "<IIHHH", directory, position + 20
+    checksum, packed, unpacked, name_bytes, extra_bytes, comment_bytes = struct.unpack_from(
+        "<IIIHHH", directory, position + 16
     )
     (header,) = struct.unpack_from("<I", directory, position + 42)
     name_begin = position + _ENTRY_BYTES
@@ -163,7 +193,7 @@ def _entry(file: BinaryIO, directory: bytes, position: int, size: int) -> tuple[
     if not local.startswith(ZIP_START):
         raise ValueError("no record where the directory says")
     begin = header + _LOCAL_BYTES + sum(struct.unpack_from("<HH", local, 26))
-    record = Record(header, begin, packed, unpacked, method == _DEFLATED)
+    record = Record(header, begin, packed, unpacked, checksum, method == _DEFLATED)
     return name, record, extra_begin + extra_bytes + comment_bytes
 
 

@@ -142,7 +142,7 @@ class Calls:
         return Held("counter")
 
     def _set(self, items: Any) -> Held:
-        if not isinstance(items, Held) or items.kind != "list" or not items.has_names:
+        if not isinstance(items, Held) or items.kind != "list" or items.names is None:
             raise Forbidden("a set of unusual items")
         self._copy(16 * items.length)
         return Held("other")

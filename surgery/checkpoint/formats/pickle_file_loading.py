@@ -110,8 +110,9 @@ def _records_of(archive: Archive, shown: str) -> Any:
         tag, kind, key, _, count = reference
         needed = _storage_bytes(tag, kind, count)
         record = archive.records.get(f"data/{key}") if isinstance(key, str) else None
-        if record is None or record.unpacked < needed:
-            _refuse(shown, f"lacks numbers of a tensor: {needed} bytes are not in the archive")
+        if record is None or record.unpacked != needed:
+            held = 0 if record is None else record.unpacked
+            _refuse(shown, f"its archive holds {held} bytes where a tensor needs {needed}")
         return Storage(needed)
 
     return load_storage
@@ -146,8 +147,10 @@ def _rehearse_old_format(file: BinaryIO, start: bytes, shown: str) -> None:
     if _is_tar(programs.getvalue()[:_TAR_BLOCK]):  # torch would look for its very first format in it
         _refuse_unreadable(shown)
     results = [rehearsal.follow(programs) for _ in range(_OLD_PROGRAMS)]
-    names = results[-1]  # torch looks each of them up in a dictionary
-    if not isinstance(names, Held) or names.kind != "list" or not names.has_names:
+    # The last one names the storages whose numbers follow. Torch looks each name up in a dictionary, and a
+    # storage that is not named holds whatever was in the memory before.
+    names = results[-1].names if isinstance(results[-1], Held) and results[-1].kind == "list" else None
+    if names is None or len(names) != len(seen) or set(names) != seen:
         _refuse_unreadable(shown)
 
 

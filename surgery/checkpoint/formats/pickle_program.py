@@ -143,7 +143,10 @@ def _append(target: Any, items: list[Any]) -> None:
     if not isinstance(target, Held) or target.kind != "list":
         raise TypeError("no list to append to")
     target.length += len(items)
-    target.has_names = target.has_names and all(map(is_name, items))
+    if target.names is not None and all(map(is_name, items)):
+        target.names += items
+    else:
+        target.names = None
     target.has_pairs = target.has_pairs and all(map(pairs_with_name, items))
     if target.first is None and items and is_name(items[0]):
         target.first = items[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _LARGEST_NAME = 2**31  # of numbers as names; larger ones can be made to collide in a dictionary
@@ -29,14 +29,14 @@ class Held:
     Attributes:
         kind: `list`, `dict`, `ordered`, `counter`, `tensor`, `dtype`, `stand-in` or `other`.
         length: its number of items.
-        has_names: of a list: whether every item can be a dictionary's name.
+        names: of a list: its items, if every one can be a dictionary's name, else None.
         has_pairs: of a list: whether every item is a pair that starts with such a name.
         first: the first item of a list, if it can be a name.
     """
 
     kind: str
     length: int = 0
-    has_names: bool = True
+    names: list[Any] | None = field(default_factory=list)
     has_pairs: bool = True
     first: Any = None
 
