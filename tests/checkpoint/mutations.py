@@ -93,8 +93,15 @@ def _zipped(content: list[tuple[str, bytes]], method: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in content:
-            archive.writestr(name, data)
+            archive.writestr(_dated(name, method), data)
     return buffer.getvalue()
+
+
+def _dated(name: str, method: int) -> zipfile.ZipInfo:
+    """A record of 1980: the same file whenever it is made."""
+    record = zipfile.ZipInfo(name)
+    record.compress_type = method
+    return record
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -127,7 +134,7 @@ def _with_program(content: bytes, chance: random.Random) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data, method in members:
-            archive.writestr(name, data, method)
+            archive.writestr(_dated(name, method), data)
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from checkpoint_builders import MIDDLE, single_file_tensors, small_unet, write_neurons
@@ -236,6 +237,14 @@ def broken_record(path):
     path.write_bytes(content)
 
 
+def record_called_folder(path):
+    """Torch unpacks nothing of it, and reads what the memory holds."""
+    zipped(path, document(), zipfile.ZIP_DEFLATED, [("0", os.urandom(64))])
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02", 0, content.rindex(b"archive/data/0")) + 38] |= 16
+    path.write_bytes(content)
+
+
 BYTEARRAY = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x03\x85R."
 
 
@@ -284,6 +293,7 @@ PICKLES = {
     "zip bomb": (bomb, "would unpack to"),
     "program bomb": (program_bomb, "holds a pickle program of 2097"),
     "compressed record that ends early": (broken_record, "is a broken zip archive"),
+    "record that is called a folder": (record_called_folder, "is a broken zip archive"),
     "bytearray": (raw(BYTEARRAY), "it holds builtins.bytearray"),
     "bytearray in an archive": (program(BYTEARRAY), "it holds builtins.bytearray"),
     "tensor of 400 GB": (
@@ -541,3 +551,32 @@ def test_plain_pickles_of_python_values_are_refused(tmp_path):
         (tmp_path / "model.bin").write_bytes(pickle.dumps(value, 2))
         with pytest.raises(UsageError, match="is not a torch pickle"):
             PickleWeights(tmp_path / "model.bin", "model.bin")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_what_training_leaves_in_a_checkpoint_is_no_obstacle(tmp_path, is_zip):
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])  # holds a Counter
+    document = {
+        "state_dict": layer.state_dict(),  # an OrderedDict with an attribute
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [scheduler.state_dict()],
+        "rng": torch.get_rng_state(),
+        "device": torch.device("cuda", 0),
+        "dtype": torch.float16,
+        "size": torch.Size([2, 3]),
+        "names": {"a", "b"},
+        "number": numpy.float32(0.5),
+        "pair": 1 + 2j,
+        "content": b"\x00\xff",
+        "large": 10**30,
+        "keys": {("a", 1): 2, 3: None, None: 4, 2.5: 1},
+    }
+    path = tmp_path / "model.ckpt"
+    torch.save(document, path, _use_new_zipfile_serialization=is_zip)
+    weights = PickleWeights(path, "model.ckpt")
+    assert list(weights.header.tensors) == ["weight", "bias"]
+    assert weights.dropped == tuple(name for name in document if name != "state_dict")

@@ -35,7 +35,8 @@ _LOCAL_BYTES = 30
 _LONGEST_COMMENT = 65535
 _STEP = 1024 * 1024
 _STORED, _DEFLATED = 0, 8
-_ENCRYPTED = 1
+_UNREADABLE_FLAGS = 1 | 32 | 64  # encrypted, a patch, strongly encrypted
+_FOLDER_ATTRIBUTE = 16
 _IN_ZIP64_32 = 0xFFFFFFFF
 
 
@@ -176,7 +177,7 @@ def _entry(file: BinaryIO, directory: bytes, position: int, size: int) -> tuple[
     checksum, packed, unpacked, name_bytes, extra_bytes, comment_bytes = struct.unpack_from(
         "<IIIHHH", directory, position + 16
     )
-    (header,) = struct.unpack_from("<I", directory, position + 42)
+    attributes, header = struct.unpack_from("<II", directory, position + 38)
     name_begin = position + _ENTRY_BYTES
     extra_begin = name_begin + name_bytes
     name = directory[name_begin:extra_begin].decode("utf-8" if flags & 0x800 else "cp437")
@@ -187,7 +188,9 @@ def _entry(file: BinaryIO, directory: bytes, position: int, size: int) -> tuple[
             (number,), wide = struct.unpack_from("<Q", wide), wide[8:]
         numbers.append(number)
     unpacked, packed, header = numbers
-    if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED) or header + _LOCAL_BYTES > size:
+    if attributes & _FOLDER_ATTRIBUTE and unpacked:  # torch unpacks nothing then, and takes what memory holds
+        raise ValueError("a folder with content")
+    if flags & _UNREADABLE_FLAGS or method not in (_STORED, _DEFLATED) or header + _LOCAL_BYTES > size:
         raise ValueError("an entry that torch cannot read")
     local = os.pread(file.fileno(), _LOCAL_BYTES, header)
     if not local.startswith(ZIP_START):

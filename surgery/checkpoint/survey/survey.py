@@ -39,7 +39,7 @@ from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
 PIPELINE, COMPONENT, SINGLE = "pipeline folder", "component folder", "single file"
-MAX_TENSORS = 200_000  # of all files of a folder; SDXL in ten variants has 40,000
+MAX_TENSORS = 150_000  # of all files of a folder; SDXL in ten variants has 40,000
 OpenPickle = Callable[[Path, str], Weights]
 
 
