@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from surgery.checkpoint.formats.json_text import check_parsed_size, shortened
+from surgery.checkpoint.formats.regular_file import read_regular
 from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, OTHER, CheckpointFile
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 from surgery.errors import UsageError
 
-LARGEST_TEXT = 64 * 1024 * 1024  # the largest tokenizers in use take about 20 MB
+LARGEST_TEXT = 40 * 1024 * 1024  # the largest tokenizers in use take about 33 MB
 LARGEST_KEPT = 16 * 1024 * 1024
 PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 _SENTENCEPIECE_START = b"\n"  # field 1 (pieces) of the model's protobuf message
@@ -31,16 +33,15 @@ def check_side_file(file: CheckpointFile) -> None:
         raise UsageError(
             file.path, f"is no {file.role}: {file.bytes} bytes", "remove it or restore the true file"
         )
-    try:
-        content = file.location.read_bytes()
-    except OSError as error:
-        raise UsageError(file.path, f"cannot be read ({error.strerror})", "check its permissions") from None
+    content = read_regular(file.location, file.path, LARGEST_TEXT)
     suffix = PurePosixPath(file.path).suffix
     if suffix == ".json" or file.role == INDEX:
         try:
+            check_parsed_size(content)
             json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise UsageError(file.path, f"is not valid JSON ({error})", "restore the true file") from None
+            cause = f"is not valid JSON ({shortened(str(error))})"
+            raise UsageError(file.path, cause, "restore the true file") from None
     elif suffix == ".model":
         if not content.startswith(_SENTENCEPIECE_START):
             raise UsageError(file.path, "is no sentencepiece model", "restore the true file")
@@ -110,7 +111,7 @@ def may_be_kept(file: CheckpointFile) -> bool:
     """Whether a file is text or a picture of at most 16 MB, and so holds no weights."""
     if not file.location.is_file() or file.bytes > LARGEST_KEPT:
         return False
-    content = file.location.read_bytes()
+    content = read_regular(file.location, file.path, LARGEST_KEPT)
     return content.startswith(PICTURE_SIGNATURES) or _is_text(content)
 
 

@@ -1,11 +1,4 @@
-"""Torch pickles, presented as the safetensors files that they become; the only module here with torch.
-
-A pickle is a program. It is read with `torch.load(weights_only=True)`, whose interpreter knows tensors and
-plain containers only, and never with a torch older than 2.6, whose restricted interpreter could be escaped
-(CVE-2025-32434). What checkpoints of the Stable Diffusion era hold besides tensors (numpy scalars, class
-names of the training framework) is answered by inert stand-ins; anything else is refused by torch before it
-runs.
-"""
+"""Torch pickles, presented as the safetensors files that they become."""
 
 from __future__ import annotations
 
@@ -13,11 +6,15 @@ import bisect
 import json
 import os
 import struct
-import warnings
 from collections.abc import Mapping
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from surgery.checkpoint.formats.json_text import shortened
+from surgery.checkpoint.formats.pickle_archive import ALWAYS_ALLOWED_BYTES, MAX_EXPANSION
+from surgery.checkpoint.formats.pickle_file_loading import load_pickle
 from surgery.checkpoint.formats.safetensors_file import LENGTH_BYTES, Header, Tensor
 from surgery.checkpoint.formats.weights import Progress
 from surgery.errors import UsageError
@@ -25,7 +22,6 @@ from surgery.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-LEAST_TORCH = (2, 6)
 _WRITE_STEP = 16 * 1024 * 1024
 _DEEPEST_NESTING = 8
 # torch dtype name -> safetensors dtype; anything else (quantized, complex) is refused
@@ -41,16 +37,6 @@ _DTYPES = {
     "torch.uint8": "U8",
     "torch.bool": "BOOL",
 }
-# class names that training frameworks left in checkpoints as mere dictionary keys
-_INERT_NAMES = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "pytorch_lightning.utilities.types.LRSchedulerConfig",
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-)
-
-
-class InertStandIn:
-    """Stands for a class of a training framework that a checkpoint merely names."""
 
 
 class PickleWeights:
@@ -64,11 +50,13 @@ class PickleWeights:
         dropped: names of what stands beside the tensors and is not carried over (optimizer states, ...).
 
     Raises:
-        UsageError: torch is too old, the file is no pickle of tensors, or it holds anything that could run.
+        UsageError: torch is too old, the file is no pickle of tensors, it holds anything that could run, or
+            its tensors would take far more room than the file.
     """
 
     def __init__(self, path: Path, shown: str) -> None:
-        self._tensors, self.dropped = _state_dict(_load(path, shown), shown)
+        self._tensors, self.dropped = _state_dict(load_pickle(path, shown), shown)
+        _check_size(self._tensors, path.stat().st_size, shown)
         self.header, self._start = _layout(self._tensors, shown)
         ordered = list(self.header.tensors.values())
         self._begins = [tensor.begin for tensor in ordered]
@@ -102,60 +90,34 @@ class PickleWeights:
         import torch
 
         values = self._tensors[tensor.name]
-        if not values.is_contiguous():
-            values = values.contiguous()
-        return values.flatten().view(torch.uint8)[begin:end].numpy().tobytes()
+        width = values.element_size()
+        first, last = begin // width, -(-end // width)
+        if first == last:
+            return b""
+        numbers = _numbers(values, first, last)
+        # a single number may keep the stride of the row or column that it was cut from
+        data = numbers.as_strided(numbers.shape, (1,)).view(torch.uint8)
+        return data[begin - first * width : end - first * width].numpy().tobytes()
 
 
-def _load(path: Path, shown: str) -> Any:
-    import numpy
-    import torch
+def _numbers(values: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """The numbers from `first` up to `last` in the order of a contiguous tensor, as a flat one.
 
-    version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in torch.__version__.split(".")[:2])
-    if version < LEAST_TORCH:
-        raise UsageError(
-            shown, f"is a pickle, and torch {torch.__version__} reads pickles unsafely", "use torch 2.6"
-        )
-    stand_ins: list[Any] = [(InertStandIn, name) for name in _INERT_NAMES]
-    numbers: list[Any] = [
-        (_numpy_scalar(), "numpy.core.multiarray.scalar"),  # where numpy 1 had it
-        _numpy_scalar(),
-        numpy.dtype,
-        *(type(numpy.dtype(code)) for code in "?bBhHiIlLefd"),
-    ]
-    with torch.serialization.safe_globals([*stand_ins, *numbers]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notes on pickle protocols
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            if "mmap" not in str(error):
-                raise _refusal(shown, error) from None
-        try:  # the file format of torch before 1.6 cannot be memory-mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise _refusal(shown, error) from None
+    A transposed or expanded tensor is never made contiguous whole: it may be as large as the file, or larger.
+    """
+    if values.is_contiguous() and not values.is_neg():
+        return values.flatten()[first:last]
+    row = prod(values.shape[1:])
+    start, stop = first // row, -(-last // row)
+    if stop - start == 1 and values.ndim > 1:
+        return _numbers(values[start], first - start * row, last - start * row)
+    if values.ndim > 1 and (first % row or last % row):  # parts of rows at the ends, whole rows between them
+        import torch
 
-
-def _numpy_scalar() -> Any:
-    """The function that pickled numpy scalars name; it makes a number of a dtype and bytes."""
-    import numpy
-
-    return numpy.float64(0.0).__reduce__()[0]
-
-
-def _refusal(shown: str, error: Exception) -> UsageError:
-    text = str(error)
-    if "Unsupported" in text or "GLOBAL" in text or "WeightsUnpickler" in text:
-        named = text.partition("GLOBAL ")[2].split(" ")[0]
-        cause = (
-            f"is a pickle that would run code when read ({named})"
-            if named
-            else "is a pickle that could run code"
-        )
-        return UsageError(shown, f"{cause}; nothing of it was run", "get a safetensors file")
-    return UsageError(
-        shown, "is not a torch pickle that can be read", "download it again, or get a safetensors file"
-    )
+        edges = sorted({first, min(last, -(-first // row) * row), max(first, last // row * row), last})
+        pieces = [_numbers(values, begin, end) for begin, end in pairwise(edges)]
+        return torch.cat(pieces)
+    return values[start:stop].resolve_neg().contiguous().flatten()[first - start * row : last - start * row]
 
 
 def _state_dict(loaded: Any, shown: str) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
@@ -166,21 +128,51 @@ def _state_dict(loaded: Any, shown: str) -> tuple[dict[str, torch.Tensor], tuple
     for _ in range(_DEEPEST_NESTING):
         if not isinstance(loaded, Mapping) or not isinstance(loaded.get("state_dict"), Mapping):
             break
-        dropped += [str(name) for name in loaded if name != "state_dict"]
+        dropped += [shortened(str(name)) for name in loaded if name != "state_dict"]
         loaded = loaded["state_dict"]
     tensors = {}
     for name, value in loaded.items() if isinstance(loaded, Mapping) else ():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            dropped.append(str(name))
+            dropped.append(shortened(str(name)))
             continue
-        if value.layout is not torch.strided or value.is_quantized or name == "__metadata__":
-            raise UsageError(
-                shown, f"{name} has no place in a safetensors file", "patch the plain checkpoint"
-            )
-        tensors[name] = value.detach()
+        # a method of the class: a tensor of a pickle may carry an attribute of any name
+        tensors[name] = torch.Tensor.detach(value)
+        _check_tensor(name, tensors[name], shown)
     if not tensors:
         raise UsageError(shown, "holds no tensors under their names", "give a state dict")
     return tensors, tuple(dropped)
+
+
+def _check_tensor(name: str, value: torch.Tensor, shown: str) -> None:
+    import torch
+
+    is_plain = value.layout is torch.strided and value.device.type == "cpu"
+    if not is_plain or value.is_quantized or value.is_nested:
+        raise UsageError(
+            shown, f"{shortened(name)} has no place in a safetensors file", "patch the plain checkpoint"
+        )
+    if name == "__metadata__" or not _is_text(name):
+        cause = f"a tensor is named {shortened(ascii(name))}, which no safetensors file can say"
+        raise UsageError(shown, cause, "rename it, and save the model again")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _check_size(tensors: Mapping[str, torch.Tensor], file_bytes: int, shown: str) -> None:
+    """Refuse what would become far larger: one number can be expanded to a tensor of any shape.
+
+    Tied weights stand under two names or three, and are written as often.
+    """
+    total = sum(values.numel() * values.element_size() for values in tensors.values())
+    if total > MAX_EXPANSION * file_bytes + ALWAYS_ALLOWED_BYTES:
+        cause = f"its tensors would take {total} bytes, the file takes {file_bytes}: some are expanded"
+        raise UsageError(shown, cause, "save the model again from a framework that stores them once")
 
 
 def _layout(tensors: Mapping[str, torch.Tensor], shown: str) -> tuple[Header, bytes]:
@@ -191,7 +183,9 @@ def _layout(tensors: Mapping[str, torch.Tensor], shown: str) -> tuple[Header, by
     for name in order:
         values = tensors[name]
         if str(values.dtype) not in _DTYPES:
-            raise UsageError(shown, f"{name} is of dtype {values.dtype}", "patch the unquantized checkpoint")
+            raise UsageError(
+                shown, f"{shortened(name)} is of dtype {values.dtype}", "patch the unquantized checkpoint"
+            )
         end = position + values.numel() * values.element_size()
         shape = list(values.shape)
         entries[name] = {"dtype": _DTYPES[str(values.dtype)], "shape": shape, "data_offsets": [position, end]}

@@ -4,14 +4,12 @@ A file is 8 bytes (little-endian N), N bytes of JSON, then the data; the JSON ma
 shape and data offsets, and `__metadata__` to string pairs. Source: the format's own description,
 https://github.com/huggingface/safetensors#format.
 
-The checks are those of the safetensors library (one that it refuses is refused here) and one more: a name
-that stands twice. The library keeps the last of two equal names, so a second tensor can hide behind the
-first.
+The checks are those of the safetensors library (one that it refuses is refused here) and two more: a name
+that stands twice (`header_json`), and a header that is larger, or has more values, than any checkpoint's.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterable
@@ -19,9 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from surgery.checkpoint.formats.header_json import parse_header_json
+from surgery.checkpoint.formats.impostors import SIGNATURE_BYTES, refuse_not_safetensors
+from surgery.checkpoint.formats.json_text import shortened
+from surgery.checkpoint.formats.regular_file import open_regular
 from surgery.errors import UsageError
 
-MAX_HEADER_BYTES = 100_000_000
+# The library allows 100 MB, whose parse can take gigabytes. A header of 100,000 tensors takes 15 MB.
+MAX_HEADER_BYTES = 32_000_000
 LENGTH_BYTES = 8
 DTYPE_BITS = {
     "F4": 4,
@@ -48,16 +51,6 @@ DTYPE_BITS = {
     "C64": 64,
 }
 _LARGEST_INTEGER = 2**64 - 1
-_DEEPEST_NESTING = 127  # the library's JSON parser gives up at 128 levels
-
-# what a file may be instead, by its first bytes
-_IMPOSTORS = {
-    b"version https://git-lfs": ("is a git-lfs pointer, not the weights", "run `git lfs pull`"),
-    b"PK\x03\x04": ("is a zip archive (a torch pickle?), not safetensors", "give it its true suffix"),
-    b"\x80": ("is a pickle, not safetensors", "give it its true suffix (.bin, .ckpt)"),
-    b"<": ("is a web page, not safetensors", "download it again"),
-    b"GGUF": ("is a GGUF file (quantized weights)", "give the unquantized checkpoint"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +69,24 @@ class Tensor:
         return self.end - self.begin
 
     @property
+    def has_whole_rows(self) -> bool:
+        """Whether every row starts and ends between two bytes; rows of 4 and 6 bits a value need not."""
+        return not self.shape or not self.shape[0] or self.size % self.shape[0] == 0
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of one row, that is of one entry of the first dimension."""
-        return self.size // self.shape[0] if self.shape and self.shape[0] else 0
+        """Bytes of one row, that is of one entry of the first dimension; 0 where rows share bytes."""
+        if not self.shape or not self.shape[0] or not self.has_whole_rows:
+            return 0
+        return self.size // self.shape[0]
 
     def row_range(self, row: int) -> tuple[int, int]:
-        """The first byte of a row in the file, and the byte after its last."""
-        start = self.begin + row * self.row_bytes
-        return start, start + self.row_bytes
+        """The first byte of the file that holds a part of a row, and the byte after the last that does."""
+        if not self.shape or not self.shape[0]:
+            return self.begin, self.begin
+        bits, rows = 8 * self.size, self.shape[0]  # every row takes the same number of bits
+        row_bits = bits // rows
+        return self.begin + row * row_bits // 8, self.begin - (-(row + 1) * row_bits // 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +110,11 @@ def read_header(path: str | Path, shown: str = "") -> Header:
         UsageError: the file is missing, is something else, or breaks the format in any way.
     """
     shown = shown or str(path)
-    if Path(path).exists() and not Path(path).is_file():
-        raise UsageError(shown, "is not a regular file", "give a .safetensors file")  # a pipe would block
-    try:
-        with Path(path).open("rb") as file:
+    with open_regular(Path(path), shown) as file:
+        try:
             return parse_header(file, os.fstat(file.fileno()).st_size, shown)
-    except OSError as error:
-        raise UsageError(shown, f"cannot be read ({error.strerror})", "check the path") from None
+        except OSError as error:
+            raise UsageError(shown, f"cannot be read ({error.strerror})", "check the disk") from None
 
 
 def parse_header(file: BinaryIO, file_bytes: int, shown: str) -> Header:
@@ -123,10 +124,10 @@ def parse_header(file: BinaryIO, file_bytes: int, shown: str) -> Header:
         _refuse(shown, f"is cut short: {file_bytes} bytes hold no safetensors header")
     (header_bytes,) = struct.unpack("<Q", start)
     if header_bytes > MAX_HEADER_BYTES:
-        _refuse_impostor(shown, start + file.read(64))
-        _refuse(shown, "is not safetensors: its first eight bytes announce a header above 100 MB")
+        refuse_not_safetensors(shown, start + file.read(SIGNATURE_BYTES - LENGTH_BYTES))
+        _refuse(shown, "is not safetensors: its first eight bytes announce a header above 32 MB")
     if header_bytes + LENGTH_BYTES > file_bytes:
-        _refuse_impostor(shown, start + file.read(64))
+        refuse_not_safetensors(shown, start + file.read(SIGNATURE_BYTES - LENGTH_BYTES))
         _refuse(shown, f"is cut short: a header of {header_bytes} bytes in a file of {file_bytes}")
     tensors, metadata = _parse_json(file.read(header_bytes), shown)
     data_start = LENGTH_BYTES + header_bytes
@@ -152,19 +153,9 @@ def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _parse_json(raw: bytes, shown: str) -> tuple[list[Tensor], dict[str, str] | None]:
     try:
-        document = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_unique_pairs,
-            parse_int=_parse_integer,
-            parse_float=_parse_float,
-            parse_constant=_refuse_constant,
-        )
-        if not isinstance(document, dict):
-            raise ValueError("it is not a JSON object")
-        _check_nesting(document, 1)
-        json.dumps(document, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+        document = parse_header_json(raw)
     except (ValueError, RecursionError) as error:
-        _refuse(shown, f"its header is not valid JSON ({' '.join(str(error).split())})")
+        _refuse(shown, f"its header is not valid JSON ({shortened(str(error))})")
     metadata = document.pop("__metadata__", None)
     if metadata is not None and not (
         isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
@@ -222,52 +213,5 @@ def _is_length(number: Any) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _LARGEST_INTEGER
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the name {name!r} stands twice")
-            seen.add(name)
-    return unique
-
-
-def _parse_integer(text: str) -> int | float:
-    # JSON knows no -0 among the integers, and the library reads numbers beyond 64 bits as floating point
-    if text == "-0" or len(text) > 20:
-        return _parse_float(text)
-    return int(text)
-
-
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("a number is out of range")
-    return number
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON value")
-
-
-def _check_nesting(value: Any, depth: int) -> None:
-    if depth > _DEEPEST_NESTING:
-        raise ValueError("it is nested too deeply")
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return
-    for inner in value:
-        if isinstance(inner, (dict, list)):
-            _check_nesting(inner, depth + 1)
-
-
-def _refuse_impostor(shown: str, start: bytes) -> None:
-    for signature, (cause, way_out) in _IMPOSTORS.items():
-        if start.startswith(signature):
-            raise UsageError(shown, cause, way_out)
-
-
 def _refuse(shown: str, cause: str) -> NoReturn:
-    raise UsageError(shown, cause, "download or save the file again")
+    raise UsageError(shown, shortened(cause), "download or save the file again")

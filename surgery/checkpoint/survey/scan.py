@@ -2,17 +2,21 @@
 
 Symbolic links are followed to their content (a Hub cache is made of them). Whatever lies deeper, in hidden
 folders, or is no regular file is listed as one entry with the reason why it can't be carried over: nothing is
-passed over in silence.
+passed over in silence. What such a folder holds is counted, up to a limit: a link can lead to a whole disk.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.errors import UsageError
+
+MAX_ENTRIES = 100_000  # of one folder of a checkpoint; a repository of samples has some thousands
+MAX_COUNTED = 20_000  # files and folders below one that is not looked into; a `.git` has some hundreds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class FoundFile:
     Attributes:
         path: relative to the folder, with `/`; a folder that is not looked into ends in `/`.
         location: where it is on this machine.
-        bytes: its size (of all files below, for a folder).
+        bytes: its size (of all files below, for a folder: of those that were counted).
         obstacle: why it cannot be carried over, or "".
     """
 
@@ -36,30 +40,45 @@ def scan_folder(root: Path) -> list[FoundFile]:
     """Every file of the folder and of its direct sub-folders, sorted by path.
 
     Raises:
-        UsageError: a folder cannot be read.
+        UsageError: a folder cannot be read, or has more files than any checkpoint.
     """
     found: list[FoundFile] = []
+    budget = [MAX_COUNTED]  # of the whole scan
     for entry in _entries(root):
         if not _is_folder(entry):
             found.append(_found(entry, entry.name))
         elif entry.name.startswith("."):
-            found.append(_unopened(entry, entry.name, "a hidden folder (it may hold earlier weights)"))
+            found.append(
+                _unopened(entry, entry.name, "a hidden folder (it may hold earlier weights)", budget)
+            )
+        elif entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve()):
+            # `/`, the folder itself, or one around it: what lies there is no part of the checkpoint
+            reason = "a symbolic link to a folder that the checkpoint lies in"
+            found.append(FoundFile(f"{_printable(entry.name)}/", Path(entry.path), 0, reason))
         else:
             for inner in _entries(Path(entry.path)):
                 path = f"{entry.name}/{inner.name}"
                 if _is_folder(inner):
-                    found.append(_unopened(inner, path, "nested deeper than a pipeline's files are"))
+                    found.append(_unopened(inner, path, "nested deeper than a pipeline's files are", budget))
                 else:
                     found.append(_found(inner, path))
+            _check_number(root, len(found))
     return sorted(found, key=lambda file: file.path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            found = list(itertools.islice(entries, MAX_ENTRIES + 1))
     except OSError as error:
         raise UsageError(folder, f"cannot be read ({error.strerror})", "check its permissions") from None
+    _check_number(folder, len(found))
+    return found
+
+
+def _check_number(folder: Path, number: int) -> None:
+    if number > MAX_ENTRIES:
+        raise UsageError(folder, f"holds more than {MAX_ENTRIES} files", "give the folder of one checkpoint")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -77,17 +96,30 @@ def _found(entry: os.DirEntry[str], path: str) -> FoundFile:
     if not stat.S_ISREG(status.st_mode):
         return FoundFile(path, Path(entry.path), 0, "not a regular file")
     if not path.isprintable():  # not UTF-8, or control characters that a terminal would obey
-        printable = path.encode("unicode_escape", "backslashreplace").decode("ascii")
-        return FoundFile(printable, Path(entry.path), status.st_size, "its name is not printable text")
+        reason = "its name is not printable text"
+        return FoundFile(_printable(path), Path(entry.path), status.st_size, reason)
     return FoundFile(path, Path(entry.path), status.st_size)
 
 
-def _unopened(entry: os.DirEntry[str], path: str, obstacle: str) -> FoundFile:
+def _unopened(entry: os.DirEntry[str], path: str, obstacle: str, budget: list[int]) -> FoundFile:
+    """A folder as one entry; its files are counted until `budget` (one number) is used up."""
     total = 0
-    for folder, _, names in os.walk(entry.path):  # symbolic links to folders are not followed
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 -- a hot loop over .git
-            except OSError:
-                continue
-    return FoundFile(path + "/", Path(entry.path), total, obstacle)
+    folders = [] if entry.is_symlink() else [entry.path]  # links to folders are not followed
+    while folders and budget[0] > 0:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for inner in itertools.islice(entries, budget[0]):
+                    budget[0] -= 1
+                    if inner.is_dir(follow_symlinks=False):
+                        folders.append(inner.path)
+                    else:
+                        total += inner.stat(follow_symlinks=False).st_size
+        except OSError:  # no permission, or a path too long for the system
+            continue
+    if budget[0] <= 0:
+        obstacle = f"{obstacle}; more than {total} bytes, not counted to the end"
+    return FoundFile(f"{_printable(path)}/", Path(entry.path), total, obstacle)
+
+
+def _printable(path: str) -> str:
+    return path if path.isprintable() else path.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from surgery.checkpoint.formats.json_text import MAX_INDEX_BYTES, read_small_json
 from surgery.checkpoint.names.files import parse_weights_name, safetensors_name
 from surgery.checkpoint.names.value_layers import value_like
 from surgery.checkpoint.survey.roles import INDEX, LEAVE_OUT, CheckpointFile
@@ -23,11 +24,14 @@ def settle_indexes(files: list[CheckpointFile]) -> list[CheckpointFile]:
     Raises:
         UsageError: an index is broken or leads out of its folder, or a component's only copy is incomplete.
     """
+    indexes = [file for file in files if file.role == INDEX and file.action != LEAVE_OUT]
+    if (
+        sum(file.bytes for file in indexes) > MAX_INDEX_BYTES
+    ):  # each of them is read, and few checkpoints have two
+        raise UsageError(indexes[-1].path, "is one of too many large shard indexes", "remove stale ones")
     settled = {file.path: file for file in files}
     spoken_for: set[str] = set()
-    for file in files:
-        if file.role != INDEX or file.action == LEAVE_OUT:
-            continue
+    for file in indexes:
         shards = {f"{file.component}/{name}".lstrip("/") for name in set(read_index(file).values())}
         missing = sorted(path for path in shards if path not in settled)
         if not missing:
@@ -72,13 +76,7 @@ def converted_index(file: CheckpointFile) -> bytes:
 
 
 def _read_document(file: CheckpointFile) -> dict[str, Any]:
-    try:
-        document = json.loads(file.location.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(file.path, f"is not valid JSON ({error})", _REPAIR) from None
-    if not isinstance(document, dict):
-        raise UsageError(file.path, "is not a JSON object", _REPAIR)
-    return document
+    return read_small_json(file.location, file.path, MAX_INDEX_BYTES, _REPAIR)
 
 
 def _check_index(file: CheckpointFile, files: dict[str, CheckpointFile]) -> None:

@@ -10,12 +10,12 @@ Pickles are opened only when the caller passes `open_pickle` (patch and diff do,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from surgery.checkpoint.formats.json_text import MAX_CONFIGURATION_BYTES, read_small_json
 from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
 from surgery.checkpoint.names.denoisers import is_denoiser_class
 from surgery.checkpoint.names.files import CONFIGURATION, MODEL_INDEX, PICKLE_SUFFIXES, parse_weights_name
@@ -39,6 +39,7 @@ from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
 PIPELINE, COMPONENT, SINGLE = "pipeline folder", "component folder", "single file"
+MAX_TENSORS = 150_000  # of all files of a folder; SDXL in ten variants has 40,000
 OpenPickle = Callable[[Path, str], Weights]
 
 
@@ -93,7 +94,7 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
             "give a diffusers folder or one weight file",
         )
     files = [classify(file, components) for file in found]
-    files = [_opened(file, open_pickle) for file in _without_pickle_twins(files)]
+    files = _all_opened(_without_pickle_twins(files), open_pickle)
     files = settle_indexes(files)
     configurations = {
         component: _read_json(source.path / component / CONFIGURATION)
@@ -135,15 +136,7 @@ def _declared_components(path: Path) -> set[str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path.parent.name}/{path.name}", f"is not valid JSON ({error})", "repair it"
-        ) from None
-    if not isinstance(document, dict):
-        raise UsageError(f"{path.parent.name}/{path.name}", "is not a JSON object", "repair it")
-    return document
+    return read_small_json(path, f"{path.parent.name}/{path.name}", MAX_CONFIGURATION_BYTES)
 
 
 def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
@@ -160,6 +153,19 @@ def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
             file = file.left_out("a pickle beside a safetensors copy of the same weights")
         settled.append(file)
     return settled
+
+
+def _all_opened(files: list[CheckpointFile], open_pickle: OpenPickle | None) -> list[CheckpointFile]:
+    opened = []
+    tensors = 0
+    for file in files:
+        file = _opened(file, open_pickle)
+        tensors += len(file.weights.header.tensors) if file.weights is not None else 0
+        if tensors > MAX_TENSORS:
+            cause = f"holds more than {MAX_TENSORS} tensors together with the files before it"
+            raise UsageError(file.path, cause, "give a folder of one checkpoint")
+        opened.append(file)
+    return opened
 
 
 def _opened(file: CheckpointFile, open_pickle: OpenPickle | None) -> CheckpointFile:
