@@ -34,7 +34,7 @@ class SmallDenoiser:
     shared: Inputs
     text: Inputs
 
-    def build(self) -> torch.nn.Module:
+    def build(self) -> Any:
         """The model; gates that training starts at zero are opened, so that every path carries something."""
         import diffusers
 
@@ -106,23 +106,23 @@ def _boxes(draw: Draw) -> dict[str, Any]:
     return {"cross_attention_kwargs": {"gligen": gligen}}
 
 
-_XL = {
+_XL: dict[str, Any] = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 8,
     "projection_class_embeddings_input_dim": 48 + WIDTH,
 }
-_SIMPLE = {
+_SIMPLE: dict[str, Any] = {
     "down_block_types": ("SimpleCrossAttnDownBlock2D", "ResnetDownsampleBlock2D"),
     "up_block_types": ("ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"),
     "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
 }
-_K = {
-    "down_block_types": ("KDownBlock2D", "KCrossAttnDownBlock2D"),
-    "up_block_types": ("KCrossAttnUpBlock2D", "KUpBlock2D"),
+_K: dict[str, Any] = {
+    "down_block_types": ("KDownBlock2D", "KCrossAttnDownBlock2D", "KCrossAttnDownBlock2D"),
+    "up_block_types": ("KCrossAttnUpBlock2D", "KCrossAttnUpBlock2D", "KUpBlock2D"),
     "mid_block_type": None,
-    "block_out_channels": (32, 64),
+    "block_out_channels": (32, 64, 64),
     "time_embedding_dim": 64,
-    "layers_per_block": 2,
+    "layers_per_block": 4,
     "norm_num_groups": None,
     "resnet_time_scale_shift": "scale_shift",
     "time_cond_proj_dim": 12,
@@ -132,24 +132,36 @@ _K = {
 }
 
 
-def _transformer(kind: str, text: Inputs | None = None, shared: Inputs | None = None, **settings: Any):
+def _transformer(
+    kind: str, text: Inputs | None = None, shared: Inputs | None = None, **settings: Any
+) -> SmallDenoiser:
     return SmallDenoiser(
         kind,
         {"in_channels": 4, "num_layers": 2, **settings},
         lambda draw: {
             "hidden_states": draw(1, 4, 8, 8),
-            "timestep": torch.tensor([10.0]),
+            "timestep": torch.tensor([10]),
             **(shared(draw) if shared else {}),
         },
         text or (lambda draw: {"encoder_hidden_states": draw(1, TOKENS, 12)}),
     )
 
 
-_PIXART = {"num_attention_heads": 4, "attention_head_dim": 4, "out_channels": 8, "cross_attention_dim": 16}
+_PIXART: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 4,
+    "out_channels": 8,
+    "cross_attention_dim": 16,
+}
 _PIXART |= {"sample_size": 8, "caption_channels": 12}
-_SANA = {"out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 8, "num_cross_attention_heads": 2}
+_SANA: dict[str, Any] = {
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "num_cross_attention_heads": 2,
+}
 _SANA |= {"cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 12, "sample_size": 8}
-_WAN = {"num_attention_heads": 2, "attention_head_dim": 12, "out_channels": 4, "text_dim": 12}
+_WAN: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 12, "out_channels": 4, "text_dim": 12}
 _WAN |= {"freq_dim": 8, "ffn_dim": 16}
 
 
@@ -207,6 +219,12 @@ SMALL: Mapping[str, SmallDenoiser] = {
     "Kandinsky 2.2": _unet(
         **_SIMPLE, encoder_hid_dim=24, encoder_hid_dim_type="image_proj", addition_embed_type="image"
     ),
+    "Kandinsky 2.1": _unet(
+        **_SIMPLE,
+        encoder_hid_dim=24,
+        encoder_hid_dim_type="text_image_proj",
+        addition_embed_type="text_image",
+    ),
     "AudioLDM": _unet(
         class_embed_type="simple_projection",
         class_embeddings_concat=True,
@@ -222,6 +240,18 @@ SMALL: Mapping[str, SmallDenoiser] = {
         use_additional_conditions=False,
         norm_elementwise_affine=False,
         **_PIXART,
+    ),
+    "VQ-Diffusion": _transformer(
+        "Transformer2DModel",
+        shared=lambda draw: {"hidden_states": torch.arange(64)[None] % 12},
+        in_channels=None,
+        num_attention_heads=4,
+        attention_head_dim=4,
+        cross_attention_dim=12,
+        sample_size=8,
+        num_vector_embeds=13,
+        num_embeds_ada_norm=100,
+        norm_type="ada_norm",
     ),
     "Sana": _transformer("SanaTransformer2DModel", **_SANA),
     "Sana Sprint": _transformer(
