@@ -4,7 +4,7 @@
     python benchmarks/families.py --write    write it into docs/checkpoints.md
 
 1. Every pipeline class of the installed diffusers tells by its constructor which denoiser it has.
-2. A small random denoiser of that class (`small_denoisers.py`) is saved as a pipeline's folder, whose
+2. A small random denoiser of that class (`small_families.py`) is saved as a pipeline's folder, whose
    `model_index.json` is made for every pipeline class in turn, and inspected.
 3. What is accepted is patched and loaded by diffusers; then every row of every value layer is zeroed, and the
    output is compared between two prompts.
@@ -34,7 +34,8 @@ for folder in (ROOT, Path(__file__).resolve().parent):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from small_denoisers import SMALL, SmallDenoiser, zero_value_layers  # noqa: E402
+from small_denoisers import SmallDenoiser, zero_value_layers  # noqa: E402
+from small_families import SMALL  # noqa: E402
 
 import surgery  # noqa: E402
 from surgery.denoisers import DENOISERS, class_refusal  # noqa: E402

@@ -179,7 +179,8 @@ def feeding_refusal(pipeline: str, components: Iterable[str]) -> str | None:
     if pipeline in OTHER_FEEDS:
         return f"its pipeline ({pipeline}) {OTHER_FEEDS[pipeline]}"
     if not any(name.startswith(_TEXT_READERS) for name in components):
-        return f"no component of its pipeline ({pipeline}) reads text: {TEXT_ATTENTION} is fed something else"
+        shown = f" ({pipeline})" if pipeline else ""
+        return f"no component of its pipeline{shown} reads text: {TEXT_ATTENTION} is fed something else"
     return None
 
 

@@ -28,7 +28,7 @@ def load(name):
 
 
 small_denoisers = load("small_denoisers")
-SMALL = small_denoisers.SMALL
+SMALL = load("small_families").SMALL
 
 
 def refusal_of(small, settings):
