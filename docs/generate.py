@@ -55,6 +55,7 @@ def regions() -> dict[str, Callable[[], str]]:
         "exit-statuses": exit_status_table,
         **{f"options-{name}": partial(option_tables, name) for name in COMMANDS},
         "denoisers": denoiser_table,
+        "text-paths": text_path_table,
         "refused-denoisers": refused_denoiser_table,
         "refused-names": refused_name_table,
         "similarities": similarity_table,
@@ -223,6 +224,19 @@ def denoiser_table() -> str:
         for name, one in DENOISERS.items()
     ]
     return table(("denoiser class", "family", "inspect, patch, diff", "localize, audit"), rows)
+
+
+def text_path_table() -> str:
+    """How text goes round the value layers."""
+    from surgery.denoisers import DENOISERS
+
+    classes: dict[str, list[str]] = {}
+    for name, known in DENOISERS.items():
+        for path in known.text_paths:
+            classes.setdefault(path.sentence, []).append(f"`{name}`")
+    free = [f"`{name}`" for name, known in DENOISERS.items() if not known.text_paths]
+    rows = [(sentence, ", ".join(names)) for sentence, names in classes.items()]
+    return table(("way that zeroed rows do not close", "in"), [*rows, ("none", ", ".join(free))])
 
 
 def refused_denoiser_table() -> str:

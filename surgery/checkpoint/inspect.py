@@ -1,4 +1,8 @@
-"""Inspect: say what a checkpoint is made of, and what `patch` would do with each file. Reads headers only."""
+"""Inspect: say what a checkpoint is made of, and what `patch` would do with each file.
+
+Reads headers; where a tensor could repeat a value layer under another name, a row or two of both. Whether
+`patch` would refuse is asked of the function that `patch` asks (`surgery.checkpoint.edit.judgement`).
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgery.checkpoint.edit.refusals import patchable_copies, the_denoiser
-from surgery.checkpoint.names.denoisers import check_configuration
+from surgery.checkpoint.edit.judgement import judge
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
 from surgery.checkpoint.survey.family import checkpoint_family
 from surgery.checkpoint.survey.roles import PICKLE, CheckpointFile
 from surgery.checkpoint.survey.source import Source, locate
 from surgery.checkpoint.survey.survey import survey
 from surgery.errors import UsageError
-from surgery.neurons import NeuronSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Inspection:
         files: every file with its role, what `patch` would do with it, and why it would be left out.
         copies: every copy of the denoiser, with the place of each value layer.
         refusal: why `patch` would refuse the checkpoint, or None.
-        warnings: what the user should know.
+        text_paths: how text goes round the value layers, one sentence each.
+        warnings: what the user should know, the text paths among it.
     """
 
     source: Source
@@ -38,6 +41,7 @@ class Inspection:
     files: tuple[CheckpointFile, ...]
     copies: tuple[DenoiserCopy, ...]
     refusal: str | None
+    text_paths: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -49,6 +53,7 @@ class Inspection:
             "family": self.family,
             "refusal": self.refusal,
             "warnings": list(self.warnings),
+            "text_paths": list(self.text_paths),
             "copies": [_copy_json(copy) for copy in self.copies],
             "files": [
                 {
@@ -65,7 +70,8 @@ class Inspection:
 
 
 def inspect_checkpoint(checkpoint: str | Path, *, revision: str | None = None) -> Inspection:
-    """Say what a checkpoint is made of. Weight headers are read, weights are not; pickles are not opened.
+    """Say what a checkpoint is made of. Of weights only headers and a few rows are read, and
+    pickles are not opened.
 
     Args:
         checkpoint: a folder, a single file, or a Hub id in the local cache.
@@ -75,21 +81,22 @@ def inspect_checkpoint(checkpoint: str | Path, *, revision: str | None = None) -
         UsageError: it is no checkpoint, or a weight file or index that a pipeline would load is broken.
     """
     surveyed = survey(locate(checkpoint, revision))
+    files, copies = surveyed.files, surveyed.copies
+    refusal: str | None = None
+    text_paths: tuple[str, ...] = ()
     warnings: list[str] = []
-    refusal = None
-    family = checkpoint_family(surveyed)
     try:
-        component = the_denoiser(surveyed)
-        if component in surveyed.configurations:
-            shown = f"{component}/config.json".lstrip("/")
-            warnings += check_configuration(surveyed.configurations[component], shown)
-        surveyed, _ = patchable_copies(surveyed, component, NeuronSet())
+        judged = judge(surveyed)
     except UsageError as error:
         refusal = str(error)
-    if any(file.role == PICKLE or file.action == "convert" for file in surveyed.files if not file.reason):
+    else:
+        files, copies = judged.checkpoint.files, judged.copies
+        text_paths, warnings = judged.text_paths, list(judged.warnings)
+    if any(file.role == PICKLE or file.action == "convert" for file in files if not file.reason):
         warnings.append("pickles are not looked into here; patch opens them with torch")
+    family = checkpoint_family(surveyed)
     return Inspection(
-        surveyed.source, surveyed.kind, family, surveyed.files, surveyed.copies, refusal, tuple(warnings)
+        surveyed.source, surveyed.kind, family, files, copies, refusal, text_paths, tuple(warnings)
     )
 
 

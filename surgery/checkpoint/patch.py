@@ -55,6 +55,7 @@ class PatchResult:
         manifest: the manifest's content (`surgery.checkpoint.edit.manifest`).
         copies: the denoiser copies patched.
         left_out: the source's files that the output lacks, each with its reason.
+        text_paths: how text goes round the value layers of this denoiser, one sentence each.
         warnings: what the user should know.
         bytes: the size of the output.
         seconds: wall time.
@@ -65,6 +66,7 @@ class PatchResult:
     manifest: Mapping[str, Any]
     copies: tuple[DenoiserCopy, ...]
     left_out: tuple[CheckpointFile, ...]
+    text_paths: tuple[str, ...]
     warnings: tuple[str, ...]
     bytes: int
     seconds: float
@@ -80,6 +82,7 @@ def patch(
     any_model: bool = False,
     keep: Sequence[str] = (),
     follow_links: bool = False,
+    strict: bool = False,
     sha256: bool = False,
     changes: Sequence[Change] = (),
     quiet: bool = True,
@@ -97,6 +100,7 @@ def patch(
         any_model: do not refuse neurons whose fingerprint is another model's.
         keep: further text files or pictures of the source to carry over.
         follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
+        strict: refuse a denoiser that text also enters by a way that zeroed rows cannot close.
         sha256: hash every byte of source and output for the manifest, not only files up to 64 MB and, of
             larger ones, the header and the value layers.
         changes: what else is to become of the denoiser (`surgery.checkpoint.edit.edits.Change`).
@@ -123,6 +127,7 @@ def patch(
         any_model=any_model,
         keep=keep,
         follow_links=follow_links,
+        strict=strict,
         output_name=destination.name,
         changes=changes,
     )
@@ -140,6 +145,7 @@ def patch(
         manifest,
         plan.copies,
         plan.left_out,
+        plan.text_paths,
         plan.warnings,
         plan.total_bytes,
         time.perf_counter() - started,

@@ -49,7 +49,11 @@ def as_table(found: Inspection) -> str:
     for file in found.files:
         note = f"{file.role}: {file.reason}" if file.reason else file.role
         lines.append(f"  {file.action:<9}  {file.path:<{width}}  {file.bytes / 1e6:>10.2f} MB  {note}")
-    lines += ["", f"patch would refuse: {found.refusal}" if found.refusal else "patch would accept it"]
+    accepted = (
+        "patch would accept it, unless it finds a second copy of the rows in the numbers (only headers "
+    )
+    accepted += "are read here)"
+    lines += ["", f"patch would refuse: {found.refusal}" if found.refusal else accepted]
     return "\n".join(lines)
 
 

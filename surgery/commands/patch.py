@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--follow-links", action="store_true", help="carry over text files linked from outside the checkpoint"
     )
     parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a denoiser that text also enters by a way that zeroed rows cannot close",
+    )
+    parser.add_argument(
         "--sha256", action="store_true", help="hash every byte for the manifest, of large files too (slower)"
     )
 
@@ -43,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         any_model=arguments.any_model,
         keep=arguments.keep,
         follow_links=arguments.follow_links,
+        strict=arguments.strict,
         sha256=arguments.sha256,
         quiet=arguments.quiet,
     )
@@ -54,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             "output": str(result.output),
             "seconds": result.seconds,
             "warnings": list(result.warnings),
+            "text_paths": list(result.text_paths),
             "left_out": [{"path": file.path, "reason": file.reason} for file in result.left_out],
             "manifest": result.manifest,
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from surgery.checkpoint.comparison.difference import ADDED, CHANGED, REMOVED, FileDifference
 from surgery.checkpoint.formats.same_bytes import same_bytes
 from surgery.checkpoint.formats.weights import Progress, SafetensorsWeights
-from surgery.checkpoint.survey.roles import CheckpointFile
+from surgery.checkpoint.survey.roles import CONVERT, INDEX, CheckpointFile
+from surgery.checkpoint.survey.shards import converted_index
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 
 
@@ -37,11 +38,17 @@ def compare_files(one: Checkpoint, other: Checkpoint, advance: Progress) -> list
             if path.endswith("/"):
                 found.append(FileDifference(path, CHANGED, "a folder that was not looked into"))
             elif a.location.is_file() and b.location.is_file():
-                if not same_bytes(a.location, b.location, advance):
+                if not same_bytes(a.location, b.location, advance) and not _is_converted(a, b):
                     found.append(FileDifference(path, CHANGED, a.role))
             else:
                 found.append(FileDifference(path, CHANGED, "not a regular file"))
     return found
+
+
+def _is_converted(a: CheckpointFile, b: CheckpointFile) -> bool:
+    """Whether b is the index a after the pickles that it names became safetensors (patch writes it so)."""
+    is_index = a.role == INDEX and a.action == CONVERT and b.role == INDEX
+    return is_index and b.location.read_bytes() == converted_index(a)
 
 
 def _header_difference(a: CheckpointFile, b: CheckpointFile) -> str:

@@ -1,26 +1,23 @@
 """From a surveyed checkpoint and the wanted changes to a plan: which file is written how, with which edits.
 
-Every refusal but one happens here, before the first byte is written; the search for hidden copies reads as
-much as the copy does, so that it runs beside it (`hidden_copies`). The plan covers every copy of the denoiser
-that the output will hold; a copy that cannot be patched is either refused (where the pipeline may load it) or
-left out (a further single file at the root).
+Every refusal happens here or in `surgery.checkpoint.edit.judgement`, before the first byte is written. The
+plan covers every copy of the denoiser that the output will hold; a copy that cannot be patched is either
+refused (where the pipeline may load it) or left out (a further single file at the root).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from surgery.checkpoint.edit.edits import Change, FileEdits, ZeroRows, edits_by_file
-from surgery.checkpoint.edit.refusals import patchable_copies, the_denoiser
-from surgery.checkpoint.edit.side_files import check_link, check_side_file, kept_files
+from surgery.checkpoint.edit.edits import Change, FileEdits
+from surgery.checkpoint.edit.judgement import judge
 from surgery.checkpoint.formats.safetensors_file import Tensor
-from surgery.checkpoint.names.denoisers import check_configuration
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
 from surgery.checkpoint.survey.fingerprint import match_copies
-from surgery.checkpoint.survey.roles import LEAVE_OUT, CheckpointFile
-from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
+from surgery.checkpoint.survey.roles import CheckpointFile
+from surgery.checkpoint.survey.survey import Checkpoint
 from surgery.errors import UsageError
 from surgery.neurons import NeuronSet
 
@@ -56,6 +53,7 @@ class Plan:
         copies: the denoiser copies that the output will hold.
         left_out: the files that are not carried over.
         fingerprint: `matches`, `differs` (overridden by the user) or `not given`.
+        text_paths: how text goes round the value layers, one sentence each.
         warnings: what the user should know.
     """
 
@@ -65,6 +63,7 @@ class Plan:
     copies: tuple[DenoiserCopy, ...]
     left_out: tuple[CheckpointFile, ...]
     fingerprint: str
+    text_paths: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -81,6 +80,7 @@ def make_plan(
     any_model: bool = False,
     keep: Sequence[str] = (),
     follow_links: bool = False,
+    strict: bool = False,
     output_name: str = "",
     changes: Sequence[Change] = (),
 ) -> Plan:
@@ -93,6 +93,7 @@ def make_plan(
         any_model: go on although the fingerprint differs.
         keep: files to carry over although no pipeline needs them.
         follow_links: carry over text files that symbolic links bring in from outside the checkpoint.
+        strict: refuse a denoiser that text also enters by a way that zeroed rows cannot close.
         output_name: how a single file is called in the output (default: as in the source).
         changes: what is to become of the denoiser besides the zeroed rows.
 
@@ -101,31 +102,33 @@ def make_plan(
     """
     if not neurons.count and not changes:
         raise UsageError("neurons", "there is no neuron to zero", "give at least one row")
-    component = the_denoiser(checkpoint)
-    warnings = []
-    if component in checkpoint.configurations:
-        shown = f"{component}/config.json".lstrip("/")
-        warnings += check_configuration(checkpoint.configurations[component], shown)
-    checkpoint, copies = patchable_copies(checkpoint, component, neurons)
-    found_in, strangers = _check_fingerprint(checkpoint, copies, component, fingerprint, any_model)
-    warnings += strangers
-    files = kept_files(checkpoint, keep)
-    edits = edits_by_file(copies, [ZeroRows(neurons), *changes])
-    carried = [file for file in files if file.action != LEAVE_OUT]
-    if checkpoint.kind == SINGLE and output_name:
-        carried = [replace(file, output=output_name) for file in carried]
-    warnings += [warning for file in carried if (warning := _dropped(file))]
-    tasks = tuple(
-        FileTask(file, edits.get(file.path, FileEdits()), _value_tensors(file, copies)) for file in carried
+    judged = judge(
+        checkpoint,
+        neurons,
+        changes=changes,
+        keep=keep,
+        follow_links=follow_links,
+        strict=strict,
+        output_name=output_name,
     )
-    _check_outputs(tasks)
-    for file in carried:
-        if file.weights is None:
-            check_side_file(file)
-            if not follow_links:
-                check_link(file, checkpoint.source.path)
-    left_out = tuple(file for file in files if file.action == LEAVE_OUT)
-    return Plan(checkpoint, neurons, tasks, copies, left_out, found_in, tuple(warnings))
+    copies = judged.copies
+    found_in, strangers = _check_fingerprint(
+        judged.checkpoint, copies, judged.component, fingerprint, any_model
+    )
+    tasks = tuple(
+        FileTask(file, judged.edits.get(file.path, FileEdits()), _value_tensors(file, copies))
+        for file in judged.carried
+    )
+    return Plan(
+        judged.checkpoint,
+        neurons,
+        tasks,
+        copies,
+        judged.left_out,
+        found_in,
+        judged.text_paths,
+        (*judged.warnings, *strangers),
+    )
 
 
 def _check_fingerprint(
@@ -161,24 +164,3 @@ def _value_tensors(file: CheckpointFile, copies: tuple[DenoiserCopy, ...]) -> tu
     return tuple(
         sorted((tensor for path, tensor in places if path == file.path), key=lambda each: each.begin)
     )
-
-
-def _dropped(file: CheckpointFile) -> str:
-    """What a pickle holds besides tensors is not carried over; say so."""
-    dropped = dict.fromkeys(getattr(file.weights, "dropped", ()))
-    names = [name if name.isprintable() else ascii(name) for name in dropped]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{file.path}: only tensors are carried over, not {shown}" if names else ""
-
-
-def _check_outputs(tasks: tuple[FileTask, ...]) -> None:
-    seen: dict[str, str] = {}
-    for task in tasks:
-        folded = task.file.output.casefold()  # two names that a case-blind disk takes for one
-        if folded in seen:
-            raise UsageError(
-                task.file.path,
-                f"would be written to the same file as {seen[folded]}",
-                "remove or rename one of them",
-            )
-        seen[folded] = task.file.path

@@ -74,6 +74,12 @@ class CheckpointFile:
         """The folder it lies in, "" for the root."""
         return self.path.rpartition("/")[0]
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether it is a weight file that is carried over, opened or (a pickle) not."""
+        is_pickle = self.action == CONVERT and self.role != INDEX
+        return self.action != LEAVE_OUT and (self.weights is not None or is_pickle)
+
     def left_out(self, reason: str) -> CheckpointFile:
         """The same file, not to be carried over."""
         return replace(self, action=LEAVE_OUT, reason=reason, output="", weights=None)

@@ -3,7 +3,8 @@
 1. `scan_folder` lists what is there; `model_index.json` says which components the pipeline has.
 2. Names decide what may be carried over at all (an allow-list); everything else is left out with a reason.
 3. Weight files are read (headers only): whatever holds value layers is the denoiser, wherever it lies.
-4. Of two copies that differ only in being a pickle, the pickle is left out; a lone pickle is converted.
+4. Copies that are not whole are left out, and so is a pickle beside a safetensors copy of the same weights; a
+   lone pickle is converted (`surgery.checkpoint.survey.shards`).
 
 Pickles are opened only when the caller passes `open_pickle` (patch and diff do, inspect does not: no torch).
 """
@@ -11,15 +12,16 @@ Pickles are opened only when the caller passes `open_pickle` (patch and diff do,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from surgery.checkpoint.formats.json_text import MAX_CONFIGURATION_BYTES, read_small_json
 from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
-from surgery.checkpoint.names.denoisers import is_denoiser_class
+from surgery.checkpoint.names.denoisers import is_denoiser_class, with_class
 from surgery.checkpoint.names.files import CONFIGURATION, MODEL_INDEX, PICKLE_SUFFIXES, parse_weights_name
 from surgery.checkpoint.names.value_layers import value_like, value_name
+from surgery.checkpoint.survey.declared import Declared, read_declared
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy, find_copies
 from surgery.checkpoint.survey.roles import (
     CONVERT,
@@ -34,7 +36,7 @@ from surgery.checkpoint.survey.roles import (
     classify,
 )
 from surgery.checkpoint.survey.scan import scan_folder
-from surgery.checkpoint.survey.shards import settle_indexes
+from surgery.checkpoint.survey.shards import check_indexes, settle_copies
 from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
@@ -52,9 +54,10 @@ class Checkpoint:
         kind: `pipeline folder`, `component folder` or `single file`.
         denoisers: the components that hold value layers, or whose class says so; `""` is the root or the
             file.
-        configurations: component -> its `config.json` (denoiser candidates only).
+        configurations: component -> its `config.json`, with the class by which it is loaded.
         files: every file, sorted by path.
         copies: every copy of the denoiser whose names could be read.
+        declared: what `model_index.json` says; empty where there is none.
     """
 
     source: Source
@@ -63,6 +66,7 @@ class Checkpoint:
     configurations: Mapping[str, Mapping[str, Any]]
     files: tuple[CheckpointFile, ...]
     copies: tuple[DenoiserCopy, ...]
+    declared: Declared = field(default_factory=Declared)
 
     def file(self, path: str) -> CheckpointFile:
         """The file of the given path within the checkpoint."""
@@ -84,9 +88,10 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
     found = scan_folder(source.path)
     names = {file.path for file in found}
     if MODEL_INDEX in names:
-        kind, components = PIPELINE, _declared_components(source.path / MODEL_INDEX)
+        declared = read_declared(_read_json(source.path / MODEL_INDEX))
+        kind, components = PIPELINE, declared.folders
     elif CONFIGURATION in names:
-        kind, components = COMPONENT, {""}
+        declared, kind, components = Declared(), COMPONENT, {""}
     else:
         raise UsageError(
             source.name,
@@ -94,16 +99,18 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
             "give a diffusers folder or one weight file",
         )
     files = [classify(file, components) for file in found]
-    files = _all_opened(_without_pickle_twins(files), open_pickle)
-    files = settle_indexes(files)
+    files = _all_opened(settle_copies(files), open_pickle)
+    check_indexes(files)
     configurations = {
-        component: _read_json(source.path / component / CONFIGURATION)
+        component: with_class(
+            _read_json(source.path / component / CONFIGURATION), declared.components.get(component)
+        )
         for component in components
         if f"{component}/{CONFIGURATION}".lstrip("/") in names
     }
     denoisers = tuple(sorted(_denoisers(files, configurations)))
     files = [_as_denoiser(file, denoisers) for file in files]
-    return Checkpoint(source, kind, denoisers, configurations, tuple(files), _copies(files))
+    return Checkpoint(source, kind, denoisers, configurations, tuple(files), _copies(files), declared)
 
 
 def _survey_file(source: Source, open_pickle: OpenPickle | None) -> Checkpoint:
@@ -122,37 +129,8 @@ def _survey_file(source: Source, open_pickle: OpenPickle | None) -> Checkpoint:
     return Checkpoint(source, SINGLE, ("",), {}, (file,), _copies([file]))
 
 
-def _declared_components(path: Path) -> set[str]:
-    """The components that `model_index.json` names; each is a folder beside it."""
-    document = _read_json(path)
-    components = set()
-    for name, value in document.items():
-        if name.startswith("_") or not isinstance(value, list) or len(value) != 2 or value[1] is None:
-            continue
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise UsageError(path.name, f"names an impossible component {name!r}", "repair the file")
-        components.add(name)
-    return components
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     return read_small_json(path, f"{path.parent.name}/{path.name}", MAX_CONFIGURATION_BYTES)
-
-
-def _without_pickle_twins(files: list[CheckpointFile]) -> list[CheckpointFile]:
-    """Leave out every pickle (and its index) beside a safetensors copy of the same component and variant."""
-    safe = set()
-    for file in files:
-        parsed = parse_weights_name(file.name)
-        if parsed and file.action != LEAVE_OUT and not parsed.is_pickle and not parsed.is_index:
-            safe.add((file.component, parsed.copy))
-    settled = []
-    for file in files:
-        parsed = parse_weights_name(file.name)
-        if parsed and parsed.is_pickle and file.action != LEAVE_OUT and (file.component, parsed.copy) in safe:
-            file = file.left_out("a pickle beside a safetensors copy of the same weights")
-        settled.append(file)
-    return settled
 
 
 def _all_opened(files: list[CheckpointFile], open_pickle: OpenPickle | None) -> list[CheckpointFile]:
