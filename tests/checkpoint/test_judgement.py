@@ -95,11 +95,11 @@ def test_inspect_promises_exactly_what_patch_does(case, model, tmp_path):
 
 
 def test_what_only_the_numbers_tell_inspect_says_it_does_not_ask(model, tmp_path, surgery_run):
-    """A second copy of the rows is found by reading all weights, which `patch` does and `inspect` does not."""
+    """A second copy of the rows is found by reading all weights: `patch` does, `inspect` does not."""
     hidden_copy(model)
     status, out, _ = surgery_run("inspect", model)
     assert status == 0 and "unless it finds a second copy of the rows" in out
-    with pytest.raises(UsageError, match="renamed.tensor holds a second copy"):
+    with pytest.raises(UsageError, match=r"renamed\.tensor holds a second copy"):
         surgery.patch(model, ROWS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -2,8 +2,8 @@
 
 Every reason to refuse that lies in the checkpoint is found here, so that `inspect` never promises what
 `patch` then refuses, but for one: second copies of the rows are found by reading all weights, which `patch`
-does while it writes (`hidden_copies`) and `inspect` says it does not. What lies in the wanted neurons (a layer that is not there, another model's fingerprint)
-is `surgery.checkpoint.edit.plan`'s.
+does while it writes (`hidden_copies`), and `inspect` says that it does not. What lies in the wanted neurons
+(a layer that is not there, another model's fingerprint) is `surgery.checkpoint.edit.plan`'s.
 """
 
 from __future__ import annotations
