@@ -5,9 +5,10 @@
     python benchmarks/lies.py --kind "a row restored in one copy" --count 500 --seed 7
 
 Each lie changes one thing in what `surgery.patch` wrote (`tests/checkpoint/lies.py`), so that it is not what
-`patch` would have written; the proof must answer no, or refuse. Printed: a table of kind and layout with the
-number of lies told (and, where there are any, of those believed), the honest outputs and harmless changes
-that were not believed, and the total. The exit status is 1 when a lie was believed or the truth was not.
+`patch` would have written; the proof must answer no, or refuse. Printed: each lie that is believed, at once;
+a table of kinds and layouts with the number of lies told (where there are any, of those believed too); honest
+outputs and harmless changes that were not believed; the total. The exit status is 1 when a lie was believed
+or the truth was not.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def tell_many(
             lie_seed = f"{lie_seed}; {type(error).__name__}: {error}"
         if is_believed:
             believed.setdefault((kind, layout.name), []).append(lie_seed)
+            tqdm.write(
+                f"believed: {kind}, of {layout.name} (seed {lie_seed!r})"
+            )  # at once: it may be stopped
+            sys.stdout.flush()
         bar.update()
     bar.close()
     return told, believed
@@ -138,8 +143,6 @@ def main() -> int:
     print(table(kinds, names, told, believed))
     for line in wrong:
         print(f"true, but not believed: {line}")
-    for (kind, name), seeds in believed.items():
-        print(f"believed: {kind}, of {name} (seed {seeds[0]!r})")
     total = sum(map(len, believed.values()))
     print(f"{told.total()} lies of {len({kind for kind, _ in told})} kinds told, {total} believed")
     return 1 if believed or wrong else 0

@@ -12,6 +12,15 @@ import pytest
 
 LAYOUTS_PER_KIND = 2
 HARMLESS_PER_LAYOUT = 3
+# these once let original weights through, depending on the layout and on the order of the tensors
+EVERYWHERE = (
+    "the layer added under its diffusers name",
+    "the layer added under its single file name",
+    "the layer added under its prefixless name",
+    "the layer added under its denoiser inside denoiser name",
+    "other numbers added under a tensor's second name",
+    "a planned layer reshaped",
+)
 # said of a file or tensor by its name: for these kinds a violation must name what was changed
 NAMED = (
     "a row restored in one copy",
@@ -40,13 +49,13 @@ def layout(request, tmp_path_factory):
 
 
 def kinds_told_about(layout) -> list[str]:
-    """The kinds of lies whose draw fell on this layout."""
+    """The kinds of lies whose draw fell on this layout; some twice."""
     found = []
     for kind, entry in lies.LIES.items():
         names = [name for name in lies.LAYOUTS if entry.applies(lies.described(name))]
         drawn = random.Random(kind).sample(names, min(LAYOUTS_PER_KIND, len(names)))
-        if layout.name in drawn:
-            found.append(kind)
+        if layout.name in (names if kind in EVERYWHERE else drawn):
+            found += [kind] * (2 if kind in EVERYWHERE else 1)
     return found
 
 
@@ -66,8 +75,8 @@ def test_harmless_changes_are_believed(layout, tmp_path):
 
 def test_no_lie_is_believed(layout, tmp_path):
     believed, unnamed = [], []
-    for kind in kinds_told_about(layout):
-        found = lies.tell(kind, layout, f"{kind} {layout.name}", tmp_path / "told")
+    for number, kind in enumerate(kinds_told_about(layout)):
+        found = lies.tell(kind, layout, f"{number} {kind} {layout.name}", tmp_path / "told")
         assert found is not None, f"{kind} cannot be told about {layout.name}"
         told, words = found
         is_believed, said = lies.answer(layout, told.path)
@@ -81,4 +90,4 @@ def test_no_lie_is_believed(layout, tmp_path):
 
 def test_kinds_are_many_and_named_ones_exist():
     assert len(lies.LIES) > 140
-    assert set(NAMED) <= set(lies.LIES) >= set(lies.ONCE_BELIEVED)
+    assert set(NAMED + EVERYWHERE) <= set(lies.LIES) >= set(lies.ONCE_BELIEVED)

@@ -9,6 +9,7 @@ _MANIFEST = "the manifest was not looked at"
 
 ONCE_BELIEVED = {
     "the layer added under its diffusers name": _KEY,
+    "the layer added under its single file name": _KEY,
     "the layer added under its prefixless name": _KEY,
     "the layer added under its denoiser inside denoiser name": _KEY,
     "other numbers added under a tensor's second name": _KEY,
