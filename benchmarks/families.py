@@ -3,7 +3,8 @@
     python benchmarks/families.py            print the table
     python benchmarks/families.py --write    write it into docs/checkpoints.md
 
-1. Every pipeline class of the installed diffusers tells by its constructor which denoiser it has.
+1. Every pipeline class of the installed diffusers tells by its constructor which denoiser it has (a `unet` or
+   a `transformer`; where a library is missing, it tells nothing).
 2. A small random denoiser of that class (`small_families.py`) is saved as a pipeline's folder, whose
    `model_index.json` is made for every pipeline class in turn, and inspected.
 3. What is accepted is patched and loaded by diffusers; then every row of every value layer is zeroed, and the
