@@ -18,8 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from surgery.checkpoint.formats.opening import open_pickle
 from surgery.checkpoint.formats.safetensors_file import Header
-from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights, open_pickle
+from surgery.checkpoint.formats.weights import SafetensorsWeights, Weights
 from surgery.errors import UsageError
 
 NUMBERS = (0, 1, 2, 4, 0x7F, 0x80, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
