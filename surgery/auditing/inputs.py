@@ -23,6 +23,7 @@ from surgery.auditing.subjects import read_control_images, subjects_from
 from surgery.corpus import PromptCorpus
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import value_layers
 from surgery.ordinary import ordinary_prompts
@@ -52,7 +53,7 @@ def output_folder(output: str | Path) -> Path:
     Raises:
         UsageError: it is a file, or holds a finished audit.
     """
-    folder = Path(output).expanduser()
+    folder = expanded(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(folder, "is a file", "give a folder")
     if (folder / "audit.json").exists() and not (folder / "state").exists():

@@ -23,6 +23,7 @@ import torch
 
 from surgery.auditing.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -63,7 +64,7 @@ def subjects_from(
         mapping = dict(images)
         mask_of: dict[str, Any] = dict(masks or {})
     else:
-        mapping, mask_of = _folder_mapping(Path(images).expanduser(), prompts)
+        mapping, mask_of = _folder_mapping(expanded(images), prompts)
     if not any(prompt in mapping for prompt in prompts):
         raise UsageError(images, "holds an image for none of the prompts", "see `surgery audit --help`")
     return [
@@ -82,7 +83,7 @@ def read_control_images(folder: str | Path, size: tuple[int, int]) -> list[torch
     Raises:
         UsageError: there is no such folder, or no picture in it.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UsageError(folder, "no such folder", "give a folder of pictures that the model never saw")
     files = _pictures_in(folder)

@@ -27,6 +27,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from surgery.files import expanded
 from surgery.testbed import models
 from surgery.testbed.autoencoder import train_autoencoder
 from surgery.testbed.captions import ordinary_descriptions, ordinary_titles
@@ -178,7 +179,7 @@ def train(
     """
     schedule = schedule or Schedule()
     torch.set_flush_denormal(True)  # moving averages decay into numbers that slow a CPU down many times
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
     autoencoder, autoencoder_losses = train_autoencoder(work, schedule, quiet)
