@@ -97,7 +97,9 @@ def _each(layer: str, rows: Iterable[Any]) -> Iterator[Any]:
     try:
         return iter(rows)
     except TypeError:  # an array without dimensions calls itself iterable
-        raise UsageError(layer, f"rows must be a list of integers, not {rows!r}", "write [row, ...]") from None
+        raise UsageError(
+            layer, f"rows must be a list of integers, not {rows!r}", "write [row, ...]"
+        ) from None
 
 
 def _row(layer: str, row: Any) -> int:

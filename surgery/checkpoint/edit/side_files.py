@@ -10,41 +10,36 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, OTHER, CheckpointFile
+from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, LICENSE, OTHER, CheckpointFile
+from surgery.checkpoint.survey.side_content import is_text, is_token_list
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 from surgery.errors import UsageError
 
-LARGEST_TEXT = 64 * 1024 * 1024  # the largest tokenizers in use take about 20 MB
 LARGEST_KEPT = 16 * 1024 * 1024
 PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
-_SENTENCEPIECE_START = b"\n"  # field 1 (pieces) of the model's protobuf message
-_TEXT_CONTROLS = frozenset(range(32)) - {9, 10, 12, 13}
+_TOKEN_LISTS = frozenset({"vocab.txt", "merges.txt"})
 
 
 def check_side_file(file: CheckpointFile) -> None:
-    """Refuse a configuration, tokenizer, license or kept file whose content is something else.
+    """Refuse a configuration, token list or kept file whose content is something else.
+
+    Licenses and tokenizer models that are something else were left out by the survey.
 
     Raises:
-        UsageError: it is too large, no JSON, no text, or a disguised weight file.
+        UsageError: it is no JSON, no text, or a disguised weight file.
     """
-    if file.bytes > LARGEST_TEXT:
-        raise UsageError(
-            file.path, f"is no {file.role}: {file.bytes} bytes", "remove it or restore the true file"
-        )
-    try:
-        content = file.location.read_bytes()
-    except OSError as error:
-        raise UsageError(file.path, f"cannot be read ({error.strerror})", "check its permissions") from None
+    content = _content(file)
     suffix = PurePosixPath(file.path).suffix
+    if file.role == LICENSE or suffix == ".model":
+        return
     if suffix == ".json" or file.role == INDEX:
         try:
             json.loads(content)
         except (ValueError, RecursionError) as error:
             raise UsageError(file.path, f"is not valid JSON ({error})", "restore the true file") from None
-    elif suffix == ".model":
-        if not content.startswith(_SENTENCEPIECE_START):
-            raise UsageError(file.path, "is no sentencepiece model", "restore the true file")
-    elif not _is_text(content) and not (file.role == OTHER and content.startswith(PICTURE_SIGNATURES)):
+        return
+    is_picture = file.role == OTHER and content.startswith(PICTURE_SIGNATURES)
+    if not (is_picture or (is_token_list if file.name in _TOKEN_LISTS else is_text)(content)):
         raise UsageError(file.path, "is not text", "restore the true file")
 
 
@@ -53,7 +48,8 @@ def check_link(file: CheckpointFile, root: Path) -> None:
 
     A downloaded checkpoint could link `LICENSE` to a private key or `tokenizer` to a folder with credentials,
     and the output is made to be published. Weight files are not meant: what they hold is checked. The links
-    of the Hugging Face cache, from a snapshot to the blobs beside it, are its way of storing files.
+    of the Hugging Face cache, from a snapshot or a component in it to the blobs beside the snapshots, are its
+    way of storing files.
 
     Args:
         file: a file to be carried over.
@@ -63,8 +59,9 @@ def check_link(file: CheckpointFile, root: Path) -> None:
         UsageError: its content lies outside.
     """
     folder, target = root.resolve(), file.location.resolve()
-    blobs = folder.parent.parent / "blobs"
-    is_cached = folder.parent.name == "snapshots" and target.parent == blobs
+    is_cached = any(
+        above.name == "snapshots" and target.parent == above.parent / "blobs" for above in folder.parents
+    )
     if folder not in target.parents and not is_cached:
         cause = "is brought in from outside the checkpoint by a symbolic link"
         raise UsageError(file.path, cause, "copy it into the checkpoint, or pass --follow-links")
@@ -102,16 +99,19 @@ def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFi
 
 
 def may_be_kept(file: CheckpointFile) -> bool:
-    """Whether a file is text or a picture of at most 16 MB, and so holds no weights."""
+    """Whether a file is text or a picture of at most 16 MB, and so holds no weights.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     if not file.location.is_file() or file.bytes > LARGEST_KEPT:
         return False
-    content = file.location.read_bytes()
-    return content.startswith(PICTURE_SIGNATURES) or _is_text(content)
+    content = _content(file)
+    return content.startswith(PICTURE_SIGNATURES) or is_text(content)
 
 
-def _is_text(content: bytes) -> bool:
+def _content(file: CheckpointFile) -> bytes:
     try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return not _TEXT_CONTROLS & set(content)
+        return file.location.read_bytes()
+    except OSError as error:
+        raise UsageError(file.path, f"cannot be read ({error.strerror})", "check its permissions") from None

@@ -35,6 +35,7 @@ from surgery.checkpoint.survey.roles import (
 )
 from surgery.checkpoint.survey.scan import scan_folder
 from surgery.checkpoint.survey.shards import settle_indexes
+from surgery.checkpoint.survey.side_content import settle_side_files
 from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
@@ -92,7 +93,7 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
             f"has neither {MODEL_INDEX} nor {CONFIGURATION}",
             "give a diffusers folder or one weight file",
         )
-    files = [classify(file, components) for file in found]
+    files = settle_side_files([classify(file, components) for file in found])
     files = [_opened(file, open_pickle) for file in _without_pickle_twins(files)]
     files = settle_indexes(files)
     configurations = {
