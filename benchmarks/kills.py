@@ -154,9 +154,8 @@ def main() -> int:
             interrupted += len(marked) > 1  # one of them is a stranger's
         for bench in benches.values():
             bench.reset()
-            left = [path for path in bench.output.parent.glob(".*.surgery-*") if path.name[-8:] not in STRANGERS]
-            for path in left: print(path, list(path.iterdir()))
-            left_over += len(left)
+            hidden = bench.output.parent.glob(".*.surgery-*")
+            left_over += sum(path.name[-8:] not in STRANGERS for path in hidden)
     finally:
         shutil.rmtree(scratch)
     total: Counter[str] = sum(counts.values(), Counter())

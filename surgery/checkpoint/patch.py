@@ -170,7 +170,8 @@ def _finish(plan: Plan, staging: Staging, manifest: Mapping[str, Any]) -> Path:
     mode = next(task.file.location.stat().st_mode for task in plan.tasks if task.file.weights is not None)
     path = staging.content / MANIFEST_NAME
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode & 0o666 | 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    # A name that is not UTF-8 becomes an escape, which JSON reads back as the same name.
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(manifest_text(manifest))
         file.flush()
         os.fsync(file.fileno())

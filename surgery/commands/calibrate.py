@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from surgery.commands import localization_options as options
+from surgery.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_calibration(calibration, output)
     thresholds = calibration.thresholds()
     if arguments.json:
-        print(json.dumps({"output": str(output), "thresholds": thresholds, **calibration.summary()}))
+        print(strict_json({"output": str(output), "thresholds": thresholds, **calibration.summary()}))
         return 0
     print(f"{'distribution':16}  {'mean':>8}  {'std':>8}  {'count':>6}")
     for name, scores in calibration.scores.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from surgery.commands import localization_options as options
+from surgery.files import strict_json
 
 if TYPE_CHECKING:
     from surgery.localization.records import Localization
@@ -142,7 +142,7 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
             "layers": result.neurons.as_json(),
             **{name: evidence[name] for name in ("outcomes", "thresholds", "corpus", "work")},
         }
-        print(json.dumps(summary))
+        print(strict_json(summary))
     else:
         _print_table(result)
         print(

@@ -9,6 +9,7 @@ import json
 import sys
 
 from surgery.commands import localization_options as options
+from surgery.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             "work": result.work.as_json(),
             "top": [record.as_json() for record in result.records[: arguments.top]],
         }
-        print(json.dumps(facts))
+        print(strict_json(facts))
         return 0
     print(f"{'score':>8}  {'':9}  prompt")
     for record in result.records[: arguments.top]:

@@ -41,7 +41,6 @@ def staging_folder(output: Path, is_file: bool = False, force: bool = False) -> 
     """
     folder, descriptor = _locked_folder(output)
     try:
-        (folder / MARK).write_bytes(_mark(output))
         yield Staging(folder, output, is_file, force)
     except OSError as error:
         raise SurgeryError(output, f"could not be written ({error})", _way_out(error)) from error
@@ -55,7 +54,7 @@ def remove_leftovers(output: Path) -> None:
     """Settle and remove what killed runs left beside an output.
 
     Only folders with our mark that nobody holds; and empty ones, where their name is one that we give: a run
-    may be killed before it leaves its mark, and after it took it away.
+    may be killed before it has left its mark, and after it took it away.
     """
     try:
         with os.scandir(output.parent) as entries:
@@ -64,9 +63,6 @@ def remove_leftovers(output: Path) -> None:
         return
     for name in names:
         folder = output.with_name(name)
-        if name == _name(output, name[len(_prefix(output)) :][:_RANDOM]):
-            with suppress(OSError):
-                folder.rmdir()  # refuses a folder that is not empty
         if not _is_ours(folder, output):
             continue
         try:
@@ -84,28 +80,45 @@ def remove_leftovers(output: Path) -> None:
 
 
 def _locked_folder(output: Path) -> tuple[Path, int]:
-    """A new hidden folder beside the output, and the open descriptor that holds its lock.
+    """A new hidden folder beside the output, marked, and the open descriptor that holds its lock.
 
     Raises:
         UsageError: it cannot be made there.
     """
     while True:
         folder = output.with_name(_name(output, secrets.token_hex(_RANDOM // 2)))
+        descriptor = None
         try:
             folder.mkdir(0o700)
-        except FileExistsError:
-            continue
+            descriptor = os.open(folder, os.O_RDONLY)
+            _lock(descriptor)
+            (folder / MARK).write_bytes(_mark(output))
+            return folder, descriptor
         except OSError as error:
+            if descriptor is not None:
+                _remove(folder)
+                os.close(descriptor)
+            # The name is taken, or another run took the empty folder for a leftover.
+            if isinstance(error, FileExistsError | BlockingIOError):
+                continue
+            if isinstance(error, FileNotFoundError) and output.parent.is_dir():
+                continue
             cause = f"cannot be written to ({error.strerror})"
             raise UsageError(output.parent, cause, "write elsewhere") from None
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # another run took it for an empty leftover
-            continue
-        # Without locks on this file system, the leftovers of killed runs stay where they are.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return folder, descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open folder; where the file system has no locks, leftovers of killed runs stay where they are.
+
+    Raises:
+        BlockingIOError: another run holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
 
 
 def _remove(folder: Path) -> None:
@@ -124,8 +137,15 @@ def _remove(folder: Path) -> None:
 
 
 def _is_ours(folder: Path, output: Path) -> bool:
+    mark = folder / MARK
     try:
-        return not folder.is_symlink() and (folder / MARK).read_bytes() == _mark(output)
+        if folder.is_symlink():
+            return False
+        if mark.exists() and mark.read_bytes() == _mark(output):
+            return True
+        drawn = folder.name.removeprefix(_prefix(output))[:_RANDOM]
+        is_unmarked = not mark.exists() or _mark(output).startswith(mark.read_bytes())
+        return folder.name == _name(output, drawn) and is_unmarked and set(folder.iterdir()) <= {mark}
     except OSError:
         return False
 
