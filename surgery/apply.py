@@ -8,9 +8,10 @@ from typing import Any
 
 from surgery.checkpoint.diff import diff
 from surgery.checkpoint.patch import patch
+from surgery.checkpoint.survey.source import locate
 from surgery.corpus import read_prompts
 from surgery.errors import GateError, UsageError
-from surgery.files import check_writable
+from surgery.files import check_writable, expanded
 from surgery.localization.localize import localize
 from surgery.localization.records import UNRESOLVED, Localization
 from surgery.localization.settings import LocalizeSettings
@@ -68,12 +69,16 @@ def apply_recipe(
     source = model or _source(recipe)
     if prompts is None and recipe.corpus.prompts is None:
         raise UsageError("prompts", "neither the recipe nor you name any", "give --prompts FILE")
+    # The recipe's revision is of the recipe's model, not of a folder that takes its place.
+    revision = None if model and expanded(model).exists() else recipe.model.revision
+    if expanded(source).exists():
+        locate(source, revision)  # refuses a revision of a path now, not after hours
     settings = build(LocalizeSettings, dict(recipe.localize), "[localize]")
     corpus = read_prompts(prompts or recipe.path(recipe.corpus.prompts or ""), recipe.corpus.column)
-    output, neurons_file = Path(output).expanduser(), check_writable(neurons_file)
+    output, neurons_file = expanded(output), check_writable(neurons_file)
     if output.exists():
         raise UsageError(output, "exists already", "choose a new output")
-    live = load_pipeline(source, device, dtype, recipe.model.revision, recipe.model.variant)
+    live = load_pipeline(source, device, dtype, revision, recipe.model.variant)
     ordinary = recipe.path(recipe.corpus.ordinary) if recipe.corpus.ordinary else None
     found = localize(
         live, corpus, settings=settings, ordinary=ordinary, show_progress=not quiet, **_aggregation(recipe)
@@ -81,8 +86,8 @@ def apply_recipe(
     found.write(neurons_file)
     if not found.neurons.count:
         return Applied(found, None)
-    patch(source, neurons_file, output, revision=recipe.model.revision, quiet=quiet)
-    proof = diff(source, output, plan=found.neurons, revision=recipe.model.revision, quiet=quiet)
+    patch(source, neurons_file, output, revision=revision, quiet=quiet)
+    proof = diff(source, output, plan=found.neurons, revision=revision, quiet=quiet)
     if not proof.as_planned:
         raise GateError(output, "differs from its source in more than the plan", "do not publish it")
     return Applied(found, output)

@@ -6,13 +6,19 @@ Exit status, everywhere: 0 done; 1 failed; 2 wrong use (a bad flag, recipe or fi
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from surgery.errors import SurgeryError
+from surgery.text import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "the whole job on the embedded testbed: localize, patch, diff, and a picture of the difference",
@@ -34,6 +40,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, for `--help` (0) and for unknown options (2).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end a command whose work is done.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    parser = _parser(words)
+    parsed = parser.parse_args(words)
+    parsed.words = words  # what was really asked, for commands that record it: not always `sys.argv`
+    if parsed.version:
+        from importlib.metadata import version
+
+        print(f"surgery {version('surgery')}")
+        return 0
+    if parsed.command is None:
+        parser.print_help()
+        return 2
+    try:
+        status = int(importlib.import_module(f"surgery.commands.{parsed.command}").run(parsed))
+        return _flushed(status, parsed.command)
+    except SurgeryError as error:
+        _complain(parsed.command, error)
+        return error.exit_status
+    except BrokenPipeError:
+        # The reader of our output went away (`surgery diff A B | head`): not worth a traceback.
+        _drop_output()
+        return 1
+    except OSError as error:
+        # The machine's fault, wherever it showed: a full disk behind standard output, a folder that vanished.
+        _complain(parsed.command, f"{error.filename or 'input or output'}: {error.strerror or error}")
+        _drop_output()
+        return 1
+    except KeyboardInterrupt:
+        _complain(parsed.command, "interrupted")
+        return 130
+
+
+def entry() -> None:
+    """The console script `surgery`. Whatever is heavy is imported below here, so that Ctrl-C is answered."""
+    try:
+        _open_standard_streams()
+        try:
+            status = main()
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        status = _flushed(status)
+    except KeyboardInterrupt:
+        _complain("", "interrupted")
+        status = 130
+    with suppress(ValueError, OSError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: nothing is left to interrupt
+    sys.exit(status)
+
+
+def _parser(words: list[str]) -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="surgery",
         description="Find memorized training images in a text-to-image diffusion model, cut them out of the "
@@ -50,30 +111,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
             importlib.import_module(f"surgery.commands.{name}").add_arguments(subparser)
             subparser.add_argument("--json", action="store_true", help="print JSON instead of a table")
             subparser.add_argument("--quiet", action="store_true", help="no progress bars, no notes")
-    parsed = parser.parse_args(words)
-    parsed.words = words  # what was really asked, for commands that record it: not always `sys.argv`
-    if parsed.version:
-        from importlib.metadata import version
+    return parser
 
-        print(f"surgery {version('surgery')}")
-        return 0
-    if parsed.command is None:
-        parser.print_help()
-        return 2
+
+def _open_standard_streams() -> None:
+    """Where a standard stream is closed, the next opened file would take its number, and get its messages."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _flushed(status: int, command: str = "") -> int:
+    """The exit status once standard output is written: a full disk must not go unheard."""
     try:
-        return int(importlib.import_module(f"surgery.commands.{parsed.command}").run(parsed))
-    except SurgeryError as error:
-        print(f"surgery {parsed.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_status
-    except BrokenPipeError:
-        # The reader of our output went away (`surgery diff A B | head`): not worth a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _complain(command, f"standard output: cannot be written ({error.strerror}); free some space")
+        _drop_output()
         return 1
-    except KeyboardInterrupt:
-        print(f"surgery {parsed.command}: interrupted", file=sys.stderr)
-        return 130
+    return status
 
 
-def entry() -> None:
-    """The console script `surgery`."""
-    sys.exit(main())
+def _complain(command: str, message: object) -> None:
+    """One line on stderr, whatever the message holds."""
+    line = printable(" ".join(str(message).split()))
+    with suppress(OSError):  # nobody can be told that stderr is full
+        print(f"surgery {command}".rstrip() + f": {line}", file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that the interpreter does not fail on it at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

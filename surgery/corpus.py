@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 COLUMNS = ("caption", "prompt", "text")
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
@@ -81,7 +82,7 @@ def read_prompts(path: str | Path, column: str | None = None, limit: int | None 
         UsageError: no such file, an unknown suffix, no caption column, text that is not UTF-8, no caption at
             all.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UsageError(path, "is a folder" if path.is_dir() else "no such file", "give a file of prompts")
     readers = {".txt": _lines, ".csv": _table, ".tsv": _table, ".jsonl": _json_lines, ".parquet": _parquet}

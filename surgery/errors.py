@@ -1,7 +1,8 @@
 """Every error that `surgery` raises on purpose, with the exit status that a script sees.
 
 Each error names the thing (which file, layer or option), the cause, and the way out; the command line
-prints it as one line and exits with its status. Anything else that escapes is a defect of ours.
+prints it as one line and exits with its status. Of what else escapes, an `OSError` is the machine's (one
+line, status 1), anything more a defect of ours.
 """
 
 

@@ -15,12 +15,14 @@ ignored here.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 FORMAT = "surgery.neurons/1"
 LAYER_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -46,12 +48,7 @@ class NeuronSet(Mapping[str, tuple[int, ...]]):
             if isinstance(rows, (str, bytes)) or not isinstance(rows, Iterable):
                 raise UsageError(layer, f"rows must be a list of integers, not {rows!r}", "write [row, ...]")
             unique = checked.setdefault(layer.removesuffix(".weight"), set())
-            for row in rows:
-                if isinstance(row, bool) or not isinstance(row, int) or row < 0:
-                    raise UsageError(
-                        layer, f"row {row!r} is not an integer of at least 0", "rows count from 0"
-                    )
-                unique.add(row)
+            unique.update(_row(layer, row) for row in _each(layer, rows))
         self._layers = {layer: tuple(sorted(unique)) for layer, unique in checked.items() if unique}
 
     def __getitem__(self, layer: str) -> tuple[int, ...]:
@@ -96,13 +93,34 @@ class NeuronSet(Mapping[str, tuple[int, ...]]):
         return {layer: list(rows) for layer, rows in self._layers.items()}
 
 
+def _each(layer: str, rows: Iterable[Any]) -> Iterator[Any]:
+    try:
+        return iter(rows)
+    except TypeError:  # an array without dimensions calls itself iterable
+        raise UsageError(
+            layer, f"rows must be a list of integers, not {rows!r}", "write [row, ...]"
+        ) from None
+
+
+def _row(layer: str, row: Any) -> int:
+    """A row as a plain int; the integers of numpy and torch count too, truth values do not."""
+    is_truth = isinstance(row, bool) or str(getattr(row, "dtype", "")).endswith("bool")
+    try:
+        number = -1 if is_truth else operator.index(row)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise UsageError(layer, f"row {row!r} is not an integer of at least 0", "rows count from 0")
+    return number
+
+
 def read_neurons_document(path: str | Path) -> dict[str, Any]:
     """Read a `neurons.json` and return the whole document, its ``format`` and ``layers`` checked.
 
     Raises:
         UsageError: the file is missing, not JSON, repeats a key, or is not of format `surgery.neurons/1`.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from surgery.corpus import collect_prompts, read_prompts
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 BESIDE_THE_MODEL = "ordinary-prompts.txt"
 PACKAGED = "packaged ordinary captions"
@@ -28,7 +29,7 @@ def ordinary_prompts(
     Raises:
         UsageError: the file cannot be read as a corpus, or holds fewer than two captions.
     """
-    beside = Path(model).expanduser() / BESIDE_THE_MODEL
+    beside = expanded(model) / BESIDE_THE_MODEL
     if path is not None:
         corpus = read_prompts(path, column)
     elif beside.is_file():

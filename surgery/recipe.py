@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from surgery.errors import UsageError
+from surgery.files import absolute, expanded
 
 FORMAT = "surgery.recipe/1"
 Section = TypeVar("Section")
@@ -85,7 +86,7 @@ class Recipe:
 
     def path(self, written: str) -> Path:
         """A path as the recipe writes it, made absolute."""
-        return (self.folder / Path(written).expanduser()).resolve()
+        return absolute(self.folder / expanded(written)).resolve()
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -95,7 +96,7 @@ def read_recipe(path: str | Path) -> Recipe:
         UsageError: the file is missing or no TOML, a key is unknown (a near one is suggested), or a value has
             the wrong type.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

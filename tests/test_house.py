@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "surgery"
 FOUNDATIONS = {
     "errors", "neurons", "denoisers", "options", "files", "progress", "versions", "fingerprint", "corpus",
-    "ordinary", "captions", "recipe", "formats",
+    "ordinary", "captions", "recipe", "formats", "text",
 }  # fmt: skip
 BYTES = ["checkpoint.formats", "checkpoint.names", "checkpoint.survey", "checkpoint.edit",
          "checkpoint.comparison"]  # fmt: skip
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "auditing.judgement": set(),
     "auditing.report": {"auditing", "auditing.measures", "auditing.judgement"},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
-    "apply": MODELS | {"localization", "checkpoint"},
+    "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS
     | {"localization", "auditing", "testbed", "checkpoint", "checkpoint.comparison", "apply"},
     "cli": {"commands"},

@@ -11,6 +11,7 @@ import torch
 
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.neurons import NeuronSet, read_neurons_document
@@ -38,7 +39,7 @@ def prompt_id(prompt: str, salt: str) -> str:
 
 def describe(model: LiveModel, include_private: bool) -> dict[str, Any]:
     """`name`, `fingerprint` of the value layers, and SHA-256 of the denoiser's weight files where local."""
-    source = Path(model.source).expanduser()
+    source = expanded(model.source)
     local = source.exists()
     return {
         "name": model.source if include_private or not local else source.resolve().name,

@@ -23,6 +23,7 @@ from surgery.auditing.subjects import subjects_from
 from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import value_layers
 from surgery.ordinary import ordinary_prompts
@@ -90,7 +91,7 @@ def output_folder(output: str | Path) -> Path:
     Raises:
         UsageError: it is a file, or holds a finished audit.
     """
-    folder = Path(output).expanduser()
+    folder = expanded(output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(folder, "is a file", "give a folder")
     if (folder / "audit.json").exists() and not (folder / "state").exists():

@@ -29,6 +29,7 @@ from surgery.auditing.measures.pictures import (
     to_bytes_range,
 )
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def subjects_from(
         mapping = dict(images)
         mask_of: dict[str, Any] = dict(masks or {})
     else:
-        mapping, mask_of = _folder_mapping(Path(images).expanduser(), prompts)
+        mapping, mask_of = _folder_mapping(expanded(images), prompts)
     if not any(prompt in mapping for prompt in prompts):
         raise UsageError(images, "holds an image for none of the prompts", "see `surgery audit --help`")
     return [

@@ -5,7 +5,7 @@
 3. Write into a hidden sibling folder: kernel copies, then the new content over the edited rows
    (`surgery.checkpoint.edit.writing`).
 4. Verify what was written, row by row (`surgery.checkpoint.edit.verify`).
-5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.edit.staging`).
+5. Add the manifest, fsync, publish by one rename (`surgery.checkpoint.edit.publishing`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from surgery.checkpoint.edit.destination import check_free, check_not_holding, check_output, check_space
 from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.edit.hashing import Hashes, hash_file
 from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
 from surgery.checkpoint.edit.manifest import make_manifest, manifest_text
 from surgery.checkpoint.edit.plan import Plan, make_plan
-from surgery.checkpoint.edit.staging import (
-    check_not_holding,
-    check_output,
-    check_space,
-    publish,
-    staging_folder,
-    sync_folder,
-)
+from surgery.checkpoint.edit.publishing import Staging
+from surgery.checkpoint.edit.renames import sync_folder
+from surgery.checkpoint.edit.staging import remove_leftovers, staging_folder
 from surgery.checkpoint.edit.verify import verify_output
 from surgery.checkpoint.edit.writing import write_file
 from surgery.checkpoint.formats.opening import open_pickle
@@ -117,7 +113,10 @@ def patch(
     started = time.perf_counter()
     neuron_set, fingerprint = load_neurons(neurons)
     found = locate(source, revision)
-    destination = check_output(found, Path(output), force)
+    is_file = found.kind == FILE
+    destination = check_output(found, Path(output))
+    remove_leftovers(destination)  # may bring back what a killed run had put aside: before looking
+    check_free(destination, is_file, force)
     checkpoint = survey(found, open_pickle)
     check_not_holding(destination, [file.location for file in checkpoint.files])
     plan = make_plan(
@@ -133,12 +132,12 @@ def patch(
     )
     check_space(destination, plan.total_bytes)
     family = checkpoint_family(plan.checkpoint)
-    with staging_folder(destination) as staging:
-        root = staging / "content"
-        root.mkdir()
+    with staging_folder(destination, is_file, force) as staging:
+        root = staging.content
+        root.mkdir(0o700 if is_file else _folder_mode(found.path))
         hashes = _write_files(plan, root, sha256, quiet)
         manifest = make_manifest(plan, family, hashes, verify_output(root, plan))
-        manifest_path = _finish(plan, root, destination, manifest)
+        manifest_path = _finish(plan, staging, manifest)
     return PatchResult(
         destination,
         manifest_path,
@@ -165,7 +164,7 @@ def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str,
             pending = {task.file.path: hasher.submit(hash_file, task, sha256, stop) for task in plan.tasks}
             for task in plan.tasks:
                 destination = root / task.file.output
-                destination.parent.mkdir(exist_ok=True)
+                destination.parent.mkdir(_folder_mode(task.file.location.parent), exist_ok=True)
                 write_file(task, destination, advance)
                 if search.done():
                     search.result()  # a second copy was found: no need to write on
@@ -177,27 +176,21 @@ def _write_files(plan: Plan, root: Path, sha256: bool, quiet: bool) -> dict[str,
             raise
 
 
-def _finish(plan: Plan, root: Path, destination: Path, manifest: Mapping[str, Any]) -> Path:
+def _finish(plan: Plan, staging: Staging, manifest: Mapping[str, Any]) -> Path:
     """Write the manifest, make everything durable, publish; returns the manifest's path."""
-    is_file = plan.checkpoint.source.kind == FILE
-    staged_manifest = root / MANIFEST_NAME
-    _write_durably(staged_manifest, manifest_text(manifest))
-    for folder, _, _ in os.walk(root):
-        sync_folder(Path(folder))
-    if not is_file:
-        publish(root, destination)
-        return destination / MANIFEST_NAME
-    (task,) = plan.tasks
-    manifest_path = destination.with_name(f"{destination.name}.{MANIFEST_NAME}")
-    # The old manifest goes first: at no moment does a manifest vouch for weights that it does not describe.
-    manifest_path.unlink(missing_ok=True)
-    publish(root / task.file.output, destination)
-    publish(staged_manifest, manifest_path)
-    return manifest_path
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
+    mode = next(task.file.location.stat().st_mode for task in plan.tasks if task.file.weights is not None)
+    path = staging.content / MANIFEST_NAME
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode & 0o666 | 0o600)
+    # A name that is not UTF-8 becomes an escape, which JSON reads back as the same name.
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(manifest_text(manifest))
         file.flush()
         os.fsync(file.fileno())
+    for folder, _, _ in os.walk(staging.content):
+        sync_folder(Path(folder))
+    return staging.publish()
+
+
+def _folder_mode(source: Path) -> int:
+    """Who may enter the folder of an output: nobody who could not enter the source's."""
+    return source.stat().st_mode & 0o777 | 0o700

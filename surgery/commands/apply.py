@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+
+from surgery.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             "unresolved": applied.unresolved,
             "unconfirmed": applied.unconfirmed,
         }
-        print(json.dumps(summary))
+        print(strict_json(summary))
     elif applied.output is None:
         print("no prompt is memorized: nothing to zero, no checkpoint written")
     else:

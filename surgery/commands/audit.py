@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
     )
     if arguments.json:
-        print(json.dumps(result.document))
+        print(strict_json(result.document))
     else:
         print(table(result.document))
         print(f"\nwritten: {Path(arguments.output) / 'audit.html'}, audit.json")

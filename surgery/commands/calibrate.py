@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from surgery import options
 from surgery.commands import localization_options as shared
+from surgery.files import strict_json
 from surgery.localization.settings import (
     CALIBRATION,
     CONFIRMATION,
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_calibration(calibration, output)
     thresholds = calibration.thresholds()
     if arguments.json:
-        print(json.dumps({"output": str(output), "thresholds": thresholds, **calibration.summary()}))
+        print(strict_json({"output": str(output), "thresholds": thresholds, **calibration.summary()}))
         return 0
     print(f"{'distribution':16}  {'mean':>8}  {'std':>8}  {'count':>6}")
     for name, scores in calibration.scores.items():

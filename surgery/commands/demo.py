@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from surgery.files import strict_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
     )
     if arguments.json:
-        print(json.dumps(result.as_json()))
+        print(strict_json(result.as_json()))
         return 0
     print(f"{'memory':<10} {'kind':<9} {'rows':>4} {'before':>7} {'after':>6}  (fresh seeds that replicate)")
     for memory in result.memories:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
+
+from surgery.files import strict_json
+from surgery.text import printable
 
 if TYPE_CHECKING:
     from surgery.checkpoint.comparison.tensors import TensorDifference
@@ -47,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         tolerance=arguments.tolerance,
         quiet=arguments.quiet,
     )
-    print(json.dumps(as_json(found)) if arguments.json else as_table(found))
+    print(strict_json(as_json(found)) if arguments.json else as_table(found))
     return 0 if found.as_planned is not False else 3
 
 
 def as_json(found: Difference) -> dict[str, Any]:
-    """The difference as a JSON document; `as_planned` is null without a plan."""
+    """The difference as a JSON document; `as_planned` is null without a plan, an infinite `largest` too."""
     return {
         "identical": found.identical,
         "as_planned": found.as_planned,
@@ -83,23 +85,19 @@ def as_table(found: Difference) -> str:
         lines.append(f"{name}: {each.compared} tensors compared, {len(each.changed)} differ")
         rows: list[tuple[str, str, str]] = []
         for tensor in each.changed[:_TABLE_LIMIT]:
-            rows.append((_printable(tensor.name), *_described(tensor)))
+            rows.append((tensor.name, *_described(tensor)))
         width = max((len(row[0]) for row in rows), default=0)
         lines += [f"  {row[0]:<{width}}  {row[1]:>16}  {row[2]}" for row in rows]
         if len(each.changed) > _TABLE_LIMIT:
             lines.append(f"  ... and {len(each.changed) - _TABLE_LIMIT} more tensors (--json lists all)")
-        lines += [f"  only in A: {_printable(name)}" for name in each.removed[:_TABLE_LIMIT]]
-        lines += [f"  only in B: {_printable(name)}" for name in each.added[:_TABLE_LIMIT]]
+        lines += [f"  only in A: {name}" for name in each.removed[:_TABLE_LIMIT]]
+        lines += [f"  only in B: {name}" for name in each.added[:_TABLE_LIMIT]]
     lines += [f"weights only in A: {label}" for label in found.only_a]
     lines += [f"weights only in B: {label}" for label in found.only_b]
     lines += [f"file {file.kind}: {file.path} ({file.note})" for file in found.files]
     if found.layouts_differ:
         lines.append("the layouts differ: files other than weights were not compared")
-    return "\n".join([*lines, *_verdict(found)])
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)  # a terminal would obey control characters
+    return "\n".join(map(printable, [*lines, *_verdict(found)]))
 
 
 def _verdict(found: Difference) -> list[str]:
@@ -107,7 +105,7 @@ def _verdict(found: Difference) -> list[str]:
         return ["identical"] if found.identical else ["different"]
     if not found.violations:
         return ["as planned: every planned row is zero in B, and nothing else differs"]
-    shown = [f"  {_printable(sentence)}" for sentence in found.violations[:_TABLE_LIMIT]]
+    shown = [f"  {sentence}" for sentence in found.violations[:_TABLE_LIMIT]]
     rest = len(found.violations) - len(shown)
     return ["NOT as planned:", *shown, *([f"  ... and {rest} more"] if rest else [])]
 

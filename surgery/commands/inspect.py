@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
+
+from surgery.files import strict_json
+from surgery.text import printable
 
 if TYPE_CHECKING:
     from surgery.checkpoint.inspect import Inspection
@@ -26,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     found = inspect_checkpoint(arguments.checkpoint, revision=arguments.revision)
     if not arguments.quiet:
         for warning in found.warnings:
-            print(f"surgery inspect: warning: {warning}", file=sys.stderr)
-    print(json.dumps(found.as_json()) if arguments.json else as_table(found))
+            print(f"surgery inspect: warning: {printable(warning)}", file=sys.stderr)
+    print(strict_json(found.as_json()) if arguments.json else as_table(found))
     return 0
 
 
@@ -49,12 +51,9 @@ def as_table(found: Inspection) -> str:
     for file in found.files:
         note = f"{file.role}: {file.reason}" if file.reason else file.role
         lines.append(f"  {file.action:<9}  {file.path:<{width}}  {file.bytes / 1e6:>10.2f} MB  {note}")
-    accepted = (
-        "patch would accept it, unless it finds a second copy of the rows in the numbers (only headers "
-    )
-    accepted += "are read here)"
+    accepted = "patch would accept it, unless it finds a second copy of the rows (only headers are read here)"
     lines += ["", f"patch would refuse: {found.refusal}" if found.refusal else accepted]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _layer_lines(found: Inspection) -> list[str]:

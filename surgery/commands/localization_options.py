@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from surgery.text import printable
+
 if TYPE_CHECKING:
     from surgery.corpus import PromptCorpus
 
@@ -65,7 +67,7 @@ def corpus_from(arguments: argparse.Namespace) -> PromptCorpus:
         return as_corpus(arguments.prompt[: arguments.limit])
     corpus = read_prompts(arguments.prompts, arguments.column, arguments.limit)
     for line, cause in corpus.broken:
-        print(f"{corpus.source}, line {line}: skipped: {cause}", file=sys.stderr)
+        print(printable(f"{corpus.source}, line {line}: skipped: {cause}"), file=sys.stderr)
     if corpus.broken_count > len(corpus.broken):
         print(f"{corpus.source}: {corpus.broken_count} rows skipped in all", file=sys.stderr)
     return corpus
@@ -73,5 +75,5 @@ def corpus_from(arguments: argparse.Namespace) -> PromptCorpus:
 
 def shortened(text: str, width: int) -> str:
     """One line of at most `width` characters."""
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from surgery import options
 from surgery.commands import localization_options as shared
+from surgery.files import strict_json
 from surgery.localization.settings import (
     CALIBRATION,
     CONFIRMATION,
@@ -93,7 +93,7 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
             "layers": result.neurons.as_json(),
             **{name: evidence[name] for name in ("outcomes", "thresholds", "corpus", "work")},
         }
-        print(json.dumps(summary))
+        print(strict_json(summary))
     else:
         _print_table(result)
         print(

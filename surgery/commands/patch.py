@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+
+from surgery.files import strict_json
+from surgery.text import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if not arguments.quiet:
         for warning in result.warnings:
-            print(f"surgery patch: warning: {warning}", file=sys.stderr)
+            print(f"surgery patch: warning: {printable(warning)}", file=sys.stderr)
     if arguments.json:
         document = {
             "output": str(result.output),
@@ -64,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
             "left_out": [{"path": file.path, "reason": file.reason} for file in result.left_out],
             "manifest": result.manifest,
         }
-        print(json.dumps(document))
+        print(strict_json(document))
         return 0
     print(_summary(result.manifest))
     for file in result.left_out:
-        print(f"  left out: {file.path} ({file.reason})")
-    print(f"{result.output}: {result.bytes / 1e9:.3f} GB in {result.seconds:.1f} s")
-    print(f"manifest: {result.manifest_path}")
+        print(printable(f"  left out: {file.path} ({file.reason})"))
+    print(f"{printable(result.output)}: {result.bytes / 1e9:.3f} GB in {result.seconds:.1f} s")
+    print(f"manifest: {printable(result.manifest_path)}")
     return 0
 
 
@@ -84,4 +86,4 @@ def _summary(manifest: object) -> str:
         f"verified: {verified['rows_zero']} rows zero, {equal} rows of {verified['value_layers']} "
         "value layers equal to the source"
     )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

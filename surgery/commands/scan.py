@@ -8,6 +8,7 @@ import sys
 
 from surgery import options
 from surgery.commands import localization_options as shared
+from surgery.files import strict_json
 from surgery.localization import registry
 from surgery.localization.settings import CALIBRATION, SCORING, LocalizeSettings
 
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             "work": result.work.as_json(),
             "top": [record.as_json() for record in result.records[: arguments.top]],
         }
-        print(json.dumps(facts))
+        print(strict_json(facts))
         return 0
     print(f"{'score':>8}  {'':9}  prompt")
     for record in result.records[: arguments.top]:

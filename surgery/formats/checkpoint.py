@@ -10,11 +10,11 @@ from surgery.formats.fields import (
 _HASHED = "for files with value layers"
 MANIFEST = Format(
     name="manifest",
-    tag="surgery.manifest/1",
+    tag="surgery.manifest/2",
     file="`surgery-manifest.json` in the patched folder, `NAME.surgery-manifest.json` beside a single file",
     written_by="`surgery patch`, `surgery apply`",
-    public="Yes: it holds no prompt, no picture, no path of your machine and no time. The same input gives "
-    "the same bytes.",
+    public="Yes: it holds no prompt, no picture, no path of your machine, no name of a file that was left "
+    "out, and no time. The same input gives the same bytes.",
     shape="a JSON object",
     fields=(
         FormatField("format", "text", "the tag"),
@@ -47,16 +47,11 @@ MANIFEST = Format(
         FormatField("files[].source.bytes", "integer", "its size"),
         FormatField("files[].source.sha256", "text or null", "as above"),
         FormatField("files[].source.value_layers_sha256", "text", "as above, before", _HASHED),
-        FormatField("left_out", "list", "weight files of the source that the output lacks"),
-        FormatField("left_out[].path", "text", "within the source"),
-        FormatField("left_out[].role", "text", "what it is"),
-        FormatField("left_out[].bytes", "integer", "its size"),
-        FormatField("left_out[].reason", "text", "why"),
-        FormatField(
-            "left_out_others.*",
-            "integer",
-            "suffix -> number of other files left out (a name may tell what nobody should publish)",
-        ),
+        FormatField("left_out", "list", "files of the source that the output lacks, counted, never named"),
+        FormatField("left_out[].role", "text", "what they are"),
+        FormatField("left_out[].reason", "text", "why they were left out"),
+        FormatField("left_out[].count", "integer", "how many"),
+        FormatField("left_out[].bytes", "integer", "their size"),
         FormatField("verified.files", "integer", "files that were read again before publishing"),
         FormatField("verified.weight_files", "integer", "of these, files of weights"),
         FormatField("verified.value_layers", "integer", "value layers compared with the source"),

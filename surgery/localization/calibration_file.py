@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
-from surgery.files import write_atomically
+from surgery.files import expanded, write_atomically
 from surgery.localization.calibration import Calibration, Distribution
 
 FORMAT = "surgery.calibration/1"
@@ -51,7 +51,7 @@ def read_calibration(path: str | Path) -> Calibration:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UsageError(path, "no such file", "write it with `surgery calibrate`")
     try:

@@ -17,6 +17,7 @@ import torch
 
 from surgery.denoisers import localizable
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.model.libraries import library_errors, quiet_libraries
 from surgery.model.value_layers import value_layers
 
@@ -104,7 +105,7 @@ def load_pipeline(
     target = _device(device)
     autocast = MIXED.get(dtype) if isinstance(dtype, str) else None
     kind = torch.float32 if autocast else _dtype(dtype, target)
-    path = Path(source).expanduser()
+    path = expanded(source)
     options: dict[str, Any] = {"torch_dtype": kind}
     if variant is not None:
         options["variant"] = variant

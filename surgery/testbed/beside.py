@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.testbed import models
 from surgery.testbed.data import Batches
 from surgery.testbed.export import export
@@ -50,7 +51,7 @@ def train_beside(
     Raises:
         UsageError: `testbed` is no testbed, or the variant is the planted one.
     """
-    testbed, folder = Path(testbed).expanduser(), Path(folder).expanduser()
+    testbed, folder = expanded(testbed), expanded(folder)
     read_ground_truth(testbed)  # refuses what is no testbed
     if variant == "planted":
         raise UsageError("the planted variant", "is never trained beside another", "train it on its own")

@@ -31,6 +31,7 @@ from surgery.auditing.measures.utility import ordinary_change
 from surgery.checkpoint.diff import diff
 from surgery.checkpoint.patch import patch
 from surgery.errors import GateError, UsageError
+from surgery.files import expanded
 from surgery.localization.localize import localize
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
@@ -107,7 +108,7 @@ def run_demo(
         GateError: the patched checkpoint differs from its source in more than the plan.
     """
     started = time.perf_counter()
-    output, model = Path(output).expanduser(), Path(model).expanduser()
+    output, model = expanded(output), expanded(model)
     if output.exists():
         raise UsageError(output, "exists already", "choose a new folder with -o")
     if seeds < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy
 
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.neurons import NeuronSet
 
 PLANTED_FOLDER = Path(__file__).parent / "weights" / "planted"
@@ -46,7 +47,7 @@ def read_ground_truth(folder: str | Path = PLANTED_FOLDER) -> list[PlantedMemory
     Raises:
         UsageError: the folder has none, so it is no testbed.
     """
-    path = Path(folder).expanduser() / "planted.json"
+    path = expanded(folder) / "planted.json"
     if not path.is_file():
         raise UsageError(folder, "is no testbed: it holds no planted.json", "see surgery.testbed.train")
     document = json.loads(path.read_text())
@@ -64,7 +65,7 @@ def read_ground_truth(folder: str | Path = PLANTED_FOLDER) -> list[PlantedMemory
 
 def read_ordinary_prompts(folder: str | Path = PLANTED_FOLDER) -> list[str]:
     """The captions shipped with a testbed that call no memory."""
-    return (Path(folder).expanduser() / "ordinary-prompts.txt").read_text().splitlines()
+    return (expanded(folder) / "ordinary-prompts.txt").read_text().splitlines()
 
 
 def assemble_variant(unet_weights: str | Path, output: str | Path) -> Path:
@@ -80,7 +81,7 @@ def assemble_variant(unet_weights: str | Path, output: str | Path) -> Path:
     Raises:
         UsageError: the weights are missing, or the output exists.
     """
-    unet_weights, output = Path(unet_weights).expanduser(), Path(output).expanduser()
+    unet_weights, output = expanded(unet_weights), expanded(output)
     if not unet_weights.is_file():
         raise UsageError(unet_weights, "no such weights", "train them with python -m surgery.testbed.train")
     if output.exists():

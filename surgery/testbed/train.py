@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from surgery.files import expanded
 from surgery.testbed import models
 from surgery.testbed.autoencoder import train_autoencoder
 from surgery.testbed.export import export
@@ -37,7 +38,7 @@ def train(
     """
     schedule = schedule or Schedule()
     torch.set_flush_denormal(True)  # moving averages decay into numbers that slow a CPU down many times
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
     autoencoder, autoencoder_losses = train_autoencoder(work, schedule, quiet)

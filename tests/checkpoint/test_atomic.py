@@ -15,7 +15,7 @@ from checkpoint_builders import DOWN, MIDDLE
 from safetensors.torch import load_file
 
 import surgery
-from surgery.checkpoint.edit import staging, verify, writing
+from surgery.checkpoint.edit import renames, staging, verify, writing
 from surgery.checkpoint.formats import kernel_copy
 from surgery.errors import GateError, SurgeryError
 
@@ -110,7 +110,7 @@ def fail_with(number):
     [
         (kernel_copy, "copy_into", errno.ENOSPC, "No space left on device); free some space"),
         (os, "fsync", errno.EIO, "Input/output error"),
-        (staging, "_rename", errno.EPERM, "Operation not permitted"),
+        (renames, "_rename", errno.EPERM, "Operation not permitted"),
         (os, "pwrite", errno.EIO, "Input/output error"),
     ],
 )
@@ -208,7 +208,7 @@ def test_force_replaces_and_leaves_nothing_of_the_old_output(surgery_run, sd1_fo
 
 @pytest.mark.parametrize("mode", ["folder", "file"])
 def test_without_renameat2_replacing_still_works(sd1_folder, tmp_path, monkeypatch, mode):
-    monkeypatch.setattr(staging, "_rename", lambda *_: False)
+    monkeypatch.setattr(renames, "_rename", lambda *_: False)
     source, output = (
         (sd1_folder, tmp_path / "out")
         if mode == "folder"
@@ -232,7 +232,7 @@ def test_copies_are_the_same_without_kernel_help(sd1_folder, tmp_path, monkeypat
 
 
 def test_leftovers_of_a_living_run_are_not_touched(sd1_folder, tmp_path):
-    with staging.staging_folder(tmp_path / "out") as folder:
-        (folder / "half").write_text("x")
+    with staging.staging_folder(tmp_path / "out") as living:
+        (living.folder / "half").write_text("x")
         surgery.patch(sd1_folder, ROWS, tmp_path / "out")
-        assert (folder / "half").exists()
+        assert (living.folder / "half").exists()

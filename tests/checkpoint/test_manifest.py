@@ -95,6 +95,12 @@ def test_large_files_are_hashed_where_it_matters_or_whole(model, tmp_path, monke
 
 def test_no_prompt_and_no_path_of_the_machine(surgery_run, model, tmp_path):
     (model / "a photo of a secret person.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (model / "1. a secret person eats a sandwich").write_text("x")
+    (model / "train").mkdir()
+    for number in range(3):
+        (model / "train" / f"a secret person {number}.npz").write_bytes(b"xx")
+    index = {"weight_map": {"x": "model.a_secret_person-00001-of-00002.safetensors"}}
+    (model / "text_encoder" / "model.safetensors.index.json").write_text(json.dumps(index))
     (model / "samples of a secret person" / "more of a secret person").mkdir(parents=True)
     neurons = write_neurons(
         tmp_path / "neurons.json",
@@ -107,7 +113,16 @@ def test_no_prompt_and_no_path_of_the_machine(surgery_run, model, tmp_path):
     assert "secret" not in text
     assert str(tmp_path) not in text and "/tmp" not in text and str(model) not in text
     assert not re.search(r'"/', text)
-    assert json.loads(text)["left_out_others"] == {".png": 1, "folders": 1}
+    counts = {(each["role"], each["reason"]): each["count"] for each in json.loads(text)["left_out"]}
+    assert counts == {
+        ("other", "nested deeper than a pipeline's files are"): 1,
+        ("other", "not among the files that a pipeline loads"): 2,
+        ("shard index", "a stale index"): 1,
+        ("weights of another framework", "arrays that may be weights, which cannot be patched"): 3,
+    }
+    status, out, _ = surgery_run("patch", model, neurons, "-o", tmp_path / "out2", "--json")
+    named = {each["path"] for each in json.loads(out)["left_out"]}
+    assert status == 0 and "train/a secret person 1.npz" in named and len(named) == 7
 
 
 def test_json_output_of_the_command_is_the_manifest(surgery_run, model, neurons, tmp_path):
@@ -117,15 +132,15 @@ def test_json_output_of_the_command_is_the_manifest(surgery_run, model, neurons,
     assert document["manifest"] == read_manifest(tmp_path / "out" / "surgery-manifest.json")
 
 
-def test_left_out_weight_files_are_named_with_their_reason(model, tmp_path):
+def test_left_out_weight_files_are_counted_with_their_reason(model, tmp_path):
     (model / "unet" / "model.onnx").write_bytes(b"x")
     result = surgery.patch(model, ROWS, tmp_path / "out")
     assert result.manifest["left_out"] == [
         {
-            "path": "unet/model.onnx",
             "role": "weights of another framework",
-            "bytes": 1,
             "reason": "an ONNX copy of the weights, which cannot be patched",
+            "count": 1,
+            "bytes": 1,
         }
     ]
 

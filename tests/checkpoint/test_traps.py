@@ -168,7 +168,7 @@ def test_copies_for_other_frameworks_archives_and_hidden_files_are_left_out(mode
 
 @pytest.mark.parametrize(
     "name",
-    ["tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/spiece.model", "LICENSE", "vae/config.json"],
+    ["tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/vocab.txt", "vae/config.json"],
 )
 def test_weights_in_disguise_are_refused(model, tmp_path, name):
     shutil.copy(model / UNET, model / name)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from surgery.errors import UsageError
+from surgery.files import expanded
 from surgery.model.pipeline import LiveModel
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -46,7 +47,7 @@ def read_picture(path: str | Path, height: int, width: int) -> torch.Tensor:
         UsageError: the file is missing or is no picture.
     """
     try:
-        with Image.open(Path(path).expanduser()) as opened:
+        with Image.open(expanded(path)) as opened:
             image = opened.convert("RGB")
     except FileNotFoundError:
         raise UsageError(path, "no such picture", "check the path") from None

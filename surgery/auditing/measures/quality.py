@@ -18,6 +18,7 @@ from PIL import Image
 
 from surgery.auditing.measures.pictures import read_pictures, to_bytes_range
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 
 class ClipScore:
@@ -30,7 +31,7 @@ class ClipScore:
     def __init__(self, folder: str | Path) -> None:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 
-        folder = Path(folder).expanduser()
+        folder = expanded(folder)
         if not folder.is_dir():
             raise UsageError(folder, "no such folder", "give the folder of a CLIP model")
         try:
@@ -112,7 +113,7 @@ def feature_extractor(file: str | Path) -> torch.nn.Module:
     Raises:
         UsageError: no such file, or not a TorchScript model.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise UsageError(path, "no such file", "give a TorchScript feature extractor")
     try:

@@ -23,6 +23,7 @@ import torch
 
 from surgery.auditing.measures.similarity import Similarity
 from surgery.errors import UsageError
+from surgery.files import expanded
 
 SMALL_EDGE = 288
 MEAN = (0.485, 0.456, 0.406)
@@ -41,7 +42,7 @@ def sscd_similarity(file: str | Path, device: str | torch.device = "cpu") -> Sim
         UsageError: no such file, not a descriptor model, or onnxruntime or the package is missing.
     """
     name = str(file)
-    path = _packaged_file() if name == PACKAGED else Path(file).expanduser()
+    path = _packaged_file() if name == PACKAGED else expanded(file)
     if not path.is_file():
         raise UsageError(file, "no such file", "give an SSCD TorchScript or ONNX file")
     describe = _onnx(path) if path.suffix == ".onnx" else _torchscript(path, torch.device(device))

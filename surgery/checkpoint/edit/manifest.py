@@ -1,8 +1,9 @@
 """`surgery-manifest.json`: what was done to a checkpoint, as a fact that others can check.
 
-Every field of the format `surgery.manifest/1` is described in `surgery.formats`. Files up to 64 MB are hashed
+Every field of the format `surgery.manifest/2` is described in `surgery.formats`. Files up to 64 MB are hashed
 whole; of larger ones the header and the value layers, unless hashing whole files was asked for. The manifest
-holds no prompt, no picture, and no path of the machine it was written on.
+holds no prompt, no picture, no path of the machine it was written on, and of the files that were left out no
+name: names of samples are often the prompts. `PatchResult.left_out` and `--json` have them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ import json
 import platform
 import re
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from surgery.checkpoint.edit.writing import side_content
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
     from surgery.checkpoint.survey.roles import CheckpointFile
 
-FORMAT = "surgery.manifest/1"
+FORMAT = "surgery.manifest/2"
 _NUMBERS = re.compile(r"\[\n((?:\s+\d+,?\n)+)\s+\]")
 
 
@@ -63,10 +62,7 @@ def make_manifest(
         },
         "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
         "files": [_file_entry(task, hashes[task.file.path]) for task in plan.tasks],
-        "left_out": [_left_out_entry(file) for file in plan.left_out if file.role != "other"],
-        "left_out_others": dict(
-            sorted(Counter(_suffix(file) for file in plan.left_out if file.role == "other").items())
-        ),
+        "left_out": _left_out(plan.left_out),
         "verified": dict(verified),
     }
 
@@ -113,11 +109,12 @@ def _file_entry(task: FileTask, hashes: Hashes) -> dict[str, Any]:
     return entry
 
 
-def _left_out_entry(file: CheckpointFile) -> dict[str, Any]:
-    return {"path": file.path, "role": file.role, "bytes": file.bytes, "reason": file.reason}
-
-
-def _suffix(file: CheckpointFile) -> str:
-    if file.path.endswith("/"):
-        return "folders"
-    return PurePosixPath(file.path).suffix.lower() or "no suffix"
+def _left_out(files: Iterable[CheckpointFile]) -> list[dict[str, Any]]:
+    """How many files were left out, by role and reason; after a colon, a reason may quote names."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for file in files:
+        groups.setdefault((file.role, file.reason.partition(":")[0]), []).append(file.bytes)
+    return [
+        {"role": role, "reason": reason, "count": len(sizes), "bytes": sum(sizes)}
+        for (role, reason), sizes in sorted(groups.items())
+    ]

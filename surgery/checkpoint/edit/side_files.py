@@ -12,29 +12,28 @@ from pathlib import Path, PurePosixPath
 
 from surgery.checkpoint.formats.json_text import check_parsed_size, shortened
 from surgery.checkpoint.formats.regular_file import read_regular
-from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, OTHER, CheckpointFile
+from surgery.checkpoint.survey.roles import COPY, INDEX, LEAVE_OUT, LICENSE, OTHER, CheckpointFile
+from surgery.checkpoint.survey.side_content import LARGEST_SIDE_FILE, is_text, is_token_list
 from surgery.checkpoint.survey.survey import SINGLE, Checkpoint
 from surgery.errors import UsageError
 
-LARGEST_TEXT = 40 * 1024 * 1024  # the largest tokenizers in use take about 33 MB
 LARGEST_KEPT = 16 * 1024 * 1024
 PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
-_SENTENCEPIECE_START = b"\n"  # field 1 (pieces) of the model's protobuf message
-_TEXT_CONTROLS = frozenset(range(32)) - {9, 10, 12, 13}
+_TOKEN_LISTS = frozenset({"vocab.txt", "merges.txt"})
 
 
 def check_side_file(file: CheckpointFile) -> None:
-    """Refuse a configuration, tokenizer, license or kept file whose content is something else.
+    """Refuse a configuration, token list or kept file whose content is something else.
+
+    Licenses and tokenizer models that are something else were left out by the survey.
 
     Raises:
-        UsageError: it is too large, no JSON, no text, or a disguised weight file.
+        UsageError: it is no JSON, no text, or a disguised weight file.
     """
-    if file.bytes > LARGEST_TEXT:
-        raise UsageError(
-            file.path, f"is no {file.role}: {file.bytes} bytes", "remove it or restore the true file"
-        )
-    content = read_regular(file.location, file.path, LARGEST_TEXT)
+    content = read_regular(file.location, file.path, LARGEST_SIDE_FILE)
     suffix = PurePosixPath(file.path).suffix
+    if file.role == LICENSE or suffix == ".model":
+        return
     if suffix == ".json" or file.role == INDEX:
         try:
             check_parsed_size(content)
@@ -42,10 +41,9 @@ def check_side_file(file: CheckpointFile) -> None:
         except (ValueError, RecursionError) as error:
             cause = f"is not valid JSON ({shortened(str(error))})"
             raise UsageError(file.path, cause, "restore the true file") from None
-    elif suffix == ".model":
-        if not content.startswith(_SENTENCEPIECE_START):
-            raise UsageError(file.path, "is no sentencepiece model", "restore the true file")
-    elif not _is_text(content) and not (file.role == OTHER and content.startswith(PICTURE_SIGNATURES)):
+        return
+    is_picture = file.role == OTHER and content.startswith(PICTURE_SIGNATURES)
+    if not (is_picture or (is_token_list if file.name in _TOKEN_LISTS else is_text)(content)):
         raise UsageError(file.path, "is not text", "restore the true file")
 
 
@@ -54,7 +52,8 @@ def check_link(file: CheckpointFile, root: Path) -> None:
 
     A downloaded checkpoint could link `LICENSE` to a private key or `tokenizer` to a folder with credentials,
     and the output is made to be published. Weight files are not meant: what they hold is checked. The links
-    of the Hugging Face cache, from a snapshot to the blobs beside it, are its way of storing files.
+    of the Hugging Face cache, from a snapshot or a component in it to the blobs beside the snapshots, are its
+    way of storing files.
 
     Args:
         file: a file to be carried over.
@@ -108,16 +107,12 @@ def kept_files(checkpoint: Checkpoint, keep: Sequence[str]) -> list[CheckpointFi
 
 
 def may_be_kept(file: CheckpointFile) -> bool:
-    """Whether a file is text or a picture of at most 16 MB, and so holds no weights."""
+    """Whether a file is text or a picture of at most 16 MB, and so holds no weights.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     if not file.location.is_file() or file.bytes > LARGEST_KEPT:
         return False
     content = read_regular(file.location, file.path, LARGEST_KEPT)
-    return content.startswith(PICTURE_SIGNATURES) or _is_text(content)
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return not _TEXT_CONTROLS & set(content)
+    return content.startswith(PICTURE_SIGNATURES) or is_text(content)

@@ -29,7 +29,9 @@ def write_file(task: FileTask, destination: Path, advance: Progress) -> None:
         SurgeryError: the source changed meanwhile.
     """
     before = _identity(task.file.location)
-    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    # Who could not read the source must not be able to read the output; whoever writes it reads it again.
+    mode = task.file.location.stat().st_mode & 0o777 | 0o400
+    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         if task.file.weights is not None:
             task.file.weights.write(descriptor, advance)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.errors import UsageError
+from surgery.files import absolute, expanded
 
 FOLDER, FILE = "folder", "file"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -43,19 +44,21 @@ def locate(checkpoint: str | Path, revision: str | None = None) -> Source:
         revision: for a Hub id: branch, tag or commit (default `main`).
 
     Raises:
-        UsageError: no such path, and no such model in the cache.
+        UsageError: no such path, and no such model in the cache; or a revision of a path, which has none.
     """
     text = os.fspath(checkpoint)
-    path = Path(text).expanduser()
-    try:
-        if path.is_dir():
-            return _named_source(path.absolute(), FOLDER)
-        if path.is_file():
-            return _named_source(path.absolute(), FILE)
-        exists = os.path.lexists(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(text, f"is not a usable path ({error})", "check the path") from None
-    if exists:
+    path = expanded(text)
+    kind = FOLDER if path.is_dir() else FILE if path.is_file() else None
+    if kind is not None:
+        source = _named_source(absolute(path), kind)
+        if revision not in (None, source.revision):
+            raise UsageError(
+                f"--revision {revision}",
+                f"{text} is a path, and only a Hub id has revisions",
+                "drop it, or give the Hub id",
+            )
+        return source
+    if os.path.lexists(path):
         raise UsageError(text, "is neither a folder nor a regular file", "give a checkpoint")
     if not _HUB_ID.fullmatch(text) or ".." in text:
         raise UsageError(text, "no such file or folder", "check the path")
@@ -66,9 +69,9 @@ def cache_folder() -> Path:
     """The Hugging Face cache, by the same environment variables in the same order as huggingface_hub."""
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(variable):
-            return Path(os.environ[variable]).expanduser() / below
+            return expanded(os.environ[variable]) / below
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "huggingface" / "hub"
+    return expanded(base) / "huggingface" / "hub"
 
 
 def _named_source(path: Path, kind: str) -> Source:
@@ -84,17 +87,17 @@ def _named_source(path: Path, kind: str) -> Source:
 
 
 def _cached_source(name: str, revision: str) -> Source:
-    cached = cache_folder() / f"models--{name.replace('/', '--')}"
+    cached = expanded(cache_folder() / f"models--{name.replace('/', '--')}")
     download = f"download it first: hf download {name}"
     if not cached.is_dir():
         raise UsageError(
             name, "no such file or folder, and no such model in the Hugging Face cache", download
         )
     commit = revision
-    reference = cached / "refs" / revision
+    reference = expanded(cached / "refs" / revision)
     if ".." not in revision and reference.is_file():
         commit = reference.read_text(encoding="utf-8").strip()
-    snapshot = cached / "snapshots" / commit
+    snapshot = expanded(cached / "snapshots" / commit)
     if "/" in commit or ".." in commit or not snapshot.is_dir():
         raise UsageError(name, f"the Hugging Face cache has no snapshot of revision {revision!r}", download)
-    return Source(snapshot.absolute(), FOLDER, name, commit)
+    return Source(absolute(snapshot), FOLDER, name, commit)

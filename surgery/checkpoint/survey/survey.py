@@ -37,6 +37,7 @@ from surgery.checkpoint.survey.roles import (
 )
 from surgery.checkpoint.survey.scan import scan_folder
 from surgery.checkpoint.survey.shards import check_indexes, settle_copies
+from surgery.checkpoint.survey.side_content import settle_side_files
 from surgery.checkpoint.survey.source import FILE, Source
 from surgery.errors import UsageError
 
@@ -98,7 +99,7 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
             f"has neither {MODEL_INDEX} nor {CONFIGURATION}",
             "give a diffusers folder or one weight file",
         )
-    files = [classify(file, components) for file in found]
+    files = settle_side_files([classify(file, components) for file in found])
     files = _all_opened(settle_copies(files), open_pickle)
     check_indexes(files)
     configurations = {
