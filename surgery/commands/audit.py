@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.auditing.settings import ATTACK, DEVICE, GATES, ORDINARY, AuditSettings
+from surgery.files import strict_json
 from surgery.options import add_options, settings_from
 
 GATE_STATUS = 3
