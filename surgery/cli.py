@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -44,22 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A name that the terminal's encoding lacks must not end a command whose work is done.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    parser = _parser(words)
-    parsed = parser.parse_args(words)
-    parsed.words = words  # what was really asked, for commands that record it: not always `sys.argv`
-    if parsed.version:
-        from importlib.metadata import version
-
-        print(f"surgery {version('surgery')}")
-        return 0
-    if parsed.command is None:
-        parser.print_help()
-        return 2
+    command = words[0] if words and words[0] in COMMANDS else ""
     try:
-        status = int(importlib.import_module(f"surgery.commands.{parsed.command}").run(parsed))
-        return _flushed(status, parsed.command)
+        return _flushed(_run(words), command)
     except SurgeryError as error:
-        _complain(parsed.command, error)
+        _complain(command, error)
         return error.exit_status
     except BrokenPipeError:
         # The reader of our output went away (`surgery diff A B | head`): not worth a traceback.
@@ -67,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         # The machine's fault, wherever it showed: a full disk behind standard output, a folder that vanished.
-        _complain(parsed.command, f"{error.filename or 'input or output'}: {error.strerror or error}")
+        _complain(command, f"{error.filename or 'reading or writing failed'}: {error.strerror or error}")
         _drop_output()
         return 1
     except KeyboardInterrupt:
-        _complain(parsed.command, "interrupted")
+        _complain(command, "interrupted")
         return 130
 
 
@@ -87,9 +75,22 @@ def entry() -> None:
     except KeyboardInterrupt:
         _complain("", "interrupted")
         status = 130
-    with suppress(ValueError, OSError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: nothing is left to interrupt
     sys.exit(status)
+
+
+def _run(words: list[str]) -> int:
+    parser = _parser(words)
+    parsed = parser.parse_args(words)
+    parsed.words = words  # what was really asked, for commands that record it: not always `sys.argv`
+    if parsed.version:
+        from importlib.metadata import version
+
+        print(f"surgery {version('surgery')}")
+        return 0
+    if parsed.command is None:
+        parser.print_help()
+        return 2
+    return int(importlib.import_module(f"surgery.commands.{parsed.command}").run(parsed))
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
