@@ -36,16 +36,25 @@ def cached(tmp_path, monkeypatch):
 def run(tmp_path, monkeypatch, capsys, cached):
     """Run `surgery apply` with a localization that found one neuron; returns (status, JSON, stderr)."""
 
-    def run(*records, revision=OLD):
+    def run(*records, revision=OLD, source=cached, model=()):
         result = Localization(FOUND, list(records), {})
         monkeypatch.setattr(apply, "localize", lambda *arguments, **named: result)
         monkeypatch.setattr(apply, "load_pipeline", lambda *arguments: None)
         recipe = tmp_path / "recipe.toml"
         recipe.write_text(
-            f'format = "surgery.recipe/1"\n[model]\nsource = "{cached}"\nrevision = "{revision}"\n'
+            f'format = "surgery.recipe/1"\n[model]\nsource = "{source}"\nrevision = "{revision}"\n'
         )
         (tmp_path / "prompts.txt").write_text("a\nb\n")
-        words = ["apply", recipe, "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "out", "--json"]
+        words = [
+            "apply",
+            recipe,
+            "--prompts",
+            tmp_path / "prompts.txt",
+            "-o",
+            tmp_path / "out",
+            "--json",
+            *model,
+        ]
         capsys.readouterr()  # what the libraries said while the cache was made
         status = cli.main([str(word) for word in words])
         captured = capsys.readouterr()
@@ -78,3 +87,17 @@ def test_an_unresolved_prompt_is_a_memory_left(run):
     status, summary, error = run(record(), record(UNRESOLVED, broken=None))
     assert (status, summary["unresolved"], summary["unconfirmed"]) == (3, 1, 0)
     assert "do not publish" in error
+
+
+def test_a_revision_of_a_folder_is_refused_before_any_work(run, tmp_path):
+    folder = tmp_path / "cache" / "models--me--model" / "snapshots" / OLD
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    status, _, err = run(record(), source=str(copy))
+    assert status == 2 and "only a Hub id has revisions" in err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_recipes_models_place_has_no_revision(run, tmp_path):
+    folder = tmp_path / "cache" / "models--me--model" / "snapshots" / NEW
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    status, document, _ = run(record(), model=("--model", copy))
+    assert (status, document["neurons"]) == (0, 1)

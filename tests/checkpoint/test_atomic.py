@@ -24,7 +24,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 # A child is forked for every kill, so that the kills fall into the work and not into imports.
 KILLER = """
-import json, os, pathlib, signal, sys, time
+import hashlib, json, os, pathlib, signal, sys, time
 from surgery import patch
 source, output, rows, repeats, mode = json.loads(sys.argv[1])
 output = pathlib.Path(output)
@@ -40,18 +40,25 @@ def content(path):
 
 started = time.perf_counter(); work(); duration = time.perf_counter() - started
 new = content(output)
-if mode == "replace":
+beside = output.with_name(output.name + ".surgery-manifest.json")
+if mode.startswith("replace"):
     patch(source, {next(iter(rows)): [1]}, output, force=True)
     old = content(output)
     keep = output.with_name("old")
     os.rename(output, keep)
+    if keep.is_file():
+        kept = beside.read_bytes()
 states = {"absent": 0, "whole": 0, "old": 0, "in part": 0, "interrupted": 0}
 for number in range(repeats):
     import shutil
     for left in (output,):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-    if mode == "replace":
-        shutil.copytree(keep, output)
+    if mode.startswith("replace"):
+        shutil.copytree(keep, output) if keep.is_dir() else shutil.copy(keep, output)
+        if keep.is_file():
+            beside.write_bytes(kept)
+    else:
+        beside.unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
         try:
@@ -63,11 +70,14 @@ for number in range(repeats):
     os.waitpid(pid, 0)
     if any(each.name.startswith(f".{output.name}.surgery-") for each in output.parent.iterdir()):
         states["interrupted"] += 1
+    if beside.exists():
+        (described,) = json.loads(beside.read_bytes())["files"]
+        assert described["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     if not output.exists():
         states["absent"] += 1
     elif content(output) == new:
         states["whole"] += 1
-    elif mode == "replace" and content(output) == old:
+    elif mode.startswith("replace") and content(output) == old:
         states["old"] += 1
     else:
         states["in part"] += 1
@@ -77,10 +87,12 @@ print(json.dumps(states))
 """
 
 
-@pytest.mark.parametrize(("mode", "repeats"), [("folder", 60), ("replace", 30), ("file", 30)])
+@pytest.mark.parametrize(
+    ("mode", "repeats"), [("folder", 60), ("replace", 30), ("file", 30), ("replace file", 30)]
+)
 def test_killed_at_any_moment_the_output_is_absent_or_whole(sd1_folder, tmp_path, mode, repeats):
-    source = sd1_folder / UNET if mode == "file" else sd1_folder
-    output = tmp_path / "place" / ("out.safetensors" if mode == "file" else "out")
+    source = sd1_folder / UNET if "file" in mode else sd1_folder
+    output = tmp_path / "place" / ("out.safetensors" if "file" in mode else "out")
     output.parent.mkdir()
     argument = json.dumps([str(source), str(output), ROWS, repeats, mode])
     done = subprocess.run(
@@ -89,7 +101,7 @@ def test_killed_at_any_moment_the_output_is_absent_or_whole(sd1_folder, tmp_path
     states = json.loads(done.stdout)
     assert states["in part"] == 0
     assert states["interrupted"] >= 5  # the kills did fall into the work
-    assert states["absent"] == 0 if mode == "replace" else states["absent"] >= 5
+    assert states["absent"] == 0 if mode.startswith("replace") else states["absent"] >= 5
     assert states["absent"] + states["whole"] + states["old"] == repeats
     assert states["left over"] == 0  # the next run removed what the killed ones left
 

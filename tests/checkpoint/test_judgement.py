@@ -51,11 +51,6 @@ def nothing_whole(model):
         path.unlink()
 
 
-def two_names_for_one_file(model):
-    (model / "license").write_text("a")
-    (model / "LICENSE").write_text("b")
-
-
 def fed_an_image(model):
     index = json.loads((model / "model_index.json").read_text())
     changed = index | {"_class_name": "StableDiffusionImageVariationPipeline"}
@@ -68,7 +63,6 @@ REFUSED = {
     "a link that leads out": link_out,
     "a second network": second_network,
     "nothing whole": nothing_whole,
-    "two names for one file": two_names_for_one_file,
     "fed an image": fed_an_image,
 }
 CASES = {

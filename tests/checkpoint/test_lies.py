@@ -82,7 +82,11 @@ def test_no_lie_is_believed(layout, tmp_path):
         is_believed, said = lies.answer(layout, told.path)
         if is_believed:
             believed.append(kind)
-        elif kind in NAMED and not any(word and word in sentence for word in words for sentence in said):
+        elif (
+            kind in NAMED
+            and layout.is_patched
+            and not any(word and word in sentence for word in words for sentence in said)
+        ):
             unnamed.append((kind, words, said[:3]))
     assert not believed
     assert not unnamed

@@ -349,7 +349,7 @@ def test_nobody_may_read_in_the_output_who_could_not_read_the_source(model, tmp_
         os.umask(umask)
     found = modes(output)
     assert found["."] == "0o750" and found["vae"] == "0o700" and found["unet"] == "0o755"
-    assert found[UNET] == "0o600" and found["vae/config.json"] == "0o440"
+    assert found[UNET] == "0o600" and found["vae/config.json"] == "0o640"
     assert found["unet/config.json"] == "0o644"
     assert oct(single.output.stat().st_mode & 0o777) == oct(single.manifest_path.stat().st_mode & 0o777)
     assert single.output.stat().st_mode & 0o777 == 0o600

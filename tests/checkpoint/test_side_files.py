@@ -29,6 +29,7 @@ CARRIED = {
     "utf-8 with a mark": ("unet/LICENSE.txt", LICENSE.encode("utf-8-sig")),
     "tiktoken": ("tokenizer/tokenizer.model", b"IQ== 0\nIg== 1\nIw== 2\n"),
     "sentencepiece": ("tokenizer/spiece.model", sentencepiece(rest=b"\x12\x03\x08\x01\x10")),
+    "no merges at all": ("tokenizer/merges.txt", b""),
     "control characters among many tokens": ("tokenizer/vocab.txt", b"[PAD]\n\x01\n" + b"word\n" * 100),
 }
 LEFT_OUT = {
@@ -86,7 +87,6 @@ def test_licenses_that_differ_only_in_case_are_one_on_some_disks(model, tmp_path
 
 def test_large_side_files_are_carried_over_up_to_a_limit(model, tmp_path, monkeypatch):
     (model / "tokenizer" / "tokenizer_config.json").write_text("{}" + " " * (66 << 20))
-    (model / "LICENSE").write_text("a" * 1000)
     result = assert_patched(model, tmp_path)
     assert (result.output / "tokenizer" / "tokenizer_config.json").stat().st_size == 2 + (66 << 20)
     monkeypatch.setattr(side_content, "LARGEST_SIDE_FILE", 60 << 20)

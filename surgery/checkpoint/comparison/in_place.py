@@ -45,6 +45,8 @@ def in_place_violations(other: Checkpoint, plan: Plan, equal: EqualTensors) -> I
     manifest = other.source.path / MANIFEST_NAME
     if other.kind == SINGLE:
         manifest = other.source.path.with_name(f"{other.source.path.name}.{MANIFEST_NAME}")
+        if manifest.is_symlink():
+            yield f"{manifest.name} is a link"
     if os.path.lexists(manifest):
         yield from manifest_violations(manifest, plan)
 

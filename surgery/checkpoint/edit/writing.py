@@ -29,8 +29,8 @@ def write_file(task: FileTask, destination: Path, advance: Progress) -> None:
         SurgeryError: the source changed meanwhile.
     """
     before = _identity(task.file.location)
-    # Who could not read the source must not be able to read the output; whoever writes it reads it again.
-    mode = task.file.location.stat().st_mode & 0o777 | 0o400
+    # Nobody else may read the output who could not read the source; it is its writer's own.
+    mode = task.file.location.stat().st_mode & 0o777 | 0o600
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         if task.file.weights is not None:

@@ -12,9 +12,11 @@ from pathlib import PurePosixPath
 from surgery.checkpoint.survey.roles import CONFIGURATION_FILE, LEAVE_OUT, LICENSE, TOKENIZER, CheckpointFile
 
 LARGEST_SIDE_FILE = 40 * 1024 * 1024  # the largest tokenizers in use take about 33 MB
+LARGEST_LICENSE = 16 * 1024 * 1024
 _CONTROLS = frozenset(range(32)) - {9, 10, 12, 13}
 _MOST_CONTROLS = 0.01  # of a list of tokens: a few tokens are control characters, weights are full of them
-_LATIN_END = 0x250  # letters up to here are Latin; as half-precision numbers they would be next to nothing
+_LATIN = bytes(range(3))  # high bytes of Latin letters in UTF-16; as half-precision numbers, next to nothing
+_ASCII = bytes(range(128))
 _MOSTLY = 0.9
 # of sentencepiece's ModelProto: pieces, trainer, normalizer, self test, denormalizer; all are messages
 _PROTO_FIELDS, _PIECES = frozenset(range(1, 6)), 1
@@ -46,8 +48,7 @@ def is_text(content: bytes) -> bool:
 
 def is_token_list(content: bytes) -> bool:
     """Whether it is UTF-8 text, one token a line, of which a few may be control characters."""
-    controls = len(content) - len(content.translate(None, bytes(_CONTROLS)))
-    return _is_utf8(content) and controls <= _MOST_CONTROLS * len(content)
+    return _is_utf8(content) and _share(content, bytes(_CONTROLS)) <= _MOST_CONTROLS
 
 
 def is_license_text(content: bytes) -> bool:
@@ -57,10 +58,9 @@ def is_license_text(content: bytes) -> bool:
             text = content.decode("utf-16")
         except UnicodeDecodeError:
             return False
-        latin = sum(ord(letter) < _LATIN_END for letter in text)
-        return not _CONTROLS & {ord(letter) for letter in text} and latin >= _MOSTLY * len(text)
-    ascii_letters = sum(byte < 0x80 for byte in content)
-    return is_text(content) or (not _CONTROLS & set(content) and ascii_letters >= _MOSTLY * len(content))
+        high_bytes = text.encode("utf-16-be")[::2]
+        return not _CONTROLS & set(map(ord, set(text))) and _share(high_bytes, _LATIN) >= _MOSTLY
+    return is_text(content) or (not _CONTROLS & set(content) and _share(content, _ASCII) >= _MOSTLY)
 
 
 def is_sentencepiece(content: bytes) -> bool:
@@ -82,7 +82,7 @@ def _reason(file: CheckpointFile) -> str:
     """Why a side file is left out for its content; "" where it is not."""
     if file.role not in (CONFIGURATION_FILE, TOKENIZER, LICENSE):
         return ""
-    if file.bytes > LARGEST_SIDE_FILE:
+    if file.bytes > (LARGEST_LICENSE if file.role == LICENSE else LARGEST_SIDE_FILE):
         return f"too large for a {file.role}"
     is_model = PurePosixPath(file.path).suffix == ".model"
     if not is_model and file.role != LICENSE:
@@ -95,6 +95,11 @@ def _reason(file: CheckpointFile) -> str:
         return "" if is_license_text(content) else "a license that is no plain text; put it there yourself"
     known = is_sentencepiece(content) or is_text(content)  # tiktoken's models are text
     return "" if known else "no tokenizer model of a known kind; it could be weights"
+
+
+def _share(content: bytes, some: bytes) -> float:
+    """The share of its bytes that are some of the given ones."""
+    return (len(content) - len(content.translate(None, some))) / max(1, len(content))
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -138,10 +138,10 @@ def _copies_changed(random: random.Random, manifest: dict[str, Any]) -> None:
 def _left_out_changed(random: random.Random, manifest: dict[str, Any]) -> None:
     change = random.randrange(3)
     if change == 0:
-        entry = {"path": PROMPT, "role": "pickled weights", "bytes": 1, "reason": "a pickle"}
+        entry = {"role": "pickled weights", "reason": "a pickle", "files": 1, "bytes": 1}
         manifest["left_out"].append(entry)
     elif change == 1:
-        manifest["left_out_others"][random.choice([".png", PROMPT])] = 3
+        manifest["left_out"].append({"role": "other", "reason": PROMPT, "files": 3, "bytes": 3})
     elif manifest["left_out"]:
         random.choice(manifest["left_out"])["reason"] = PROMPT
     else:
