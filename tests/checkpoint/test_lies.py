@@ -92,6 +92,10 @@ def test_no_lie_is_believed(layout, tmp_path):
     assert not unnamed
 
 
+def _is_named(words, said) -> bool:
+    return any(word and word in sentence for word in words for sentence in said)
+
+
 def test_kinds_are_many_and_named_ones_exist():
     assert len(lies.LIES) > 140
     assert set(NAMED + EVERYWHERE) <= set(lies.LIES) >= set(lies.ONCE_BELIEVED)

@@ -95,6 +95,13 @@ def test_a_pickle_that_holds_more_than_one_set_of_weights(single, tmp_path, besi
         assert "top level" in str(error)
 
 
+def test_patch_refuses_a_pickle_of_which_it_cannot_be_told_what_a_loader_takes(tmp_path):
+    tensors = single_file_tensors(small_unet())
+    torch.save({**tensors, "state_dict": tensors}, tmp_path / "a.ckpt")
+    with pytest.raises(UsageError, match="at its top level"):
+        surgery.patch(tmp_path / "a.ckpt", ROWS, tmp_path / "b.safetensors")
+
+
 def test_files_without_weights_have_a_counterpart_across_layouts_too(sd1_pipeline, tmp_path):
     tensors = single_file_tensors(sd1_pipeline.unet) | vae_and_text_tensors(sd1_pipeline)
     source = save_single_file(tmp_path / "a.safetensors", tensors)

@@ -128,6 +128,7 @@ def _state_dict(loaded: Any, shown: str) -> tuple[dict[str, torch.Tensor], tuple
     for _ in range(_DEEPEST_NESTING):
         if not isinstance(loaded, Mapping) or not isinstance(loaded.get("state_dict"), Mapping):
             break
+        _check_level(loaded, shown)
         dropped += [shortened(str(name)) for name in loaded if name != "state_dict"]
         loaded = loaded["state_dict"]
     tensors = {}
@@ -141,6 +142,20 @@ def _state_dict(loaded: Any, shown: str) -> tuple[dict[str, torch.Tensor], tuple
     if not tensors:
         raise UsageError(shown, "holds no tensors under their names", "give a state dict")
     return tensors, tuple(dropped)
+
+
+def _check_level(loaded: Mapping[Any, Any], shown: str) -> None:
+    """Refuse weights beside a `state_dict`: some loaders take the top level, others what is nested in it."""
+    import torch
+
+    for name, value in loaded.items():
+        if isinstance(name, str) and "." in name and isinstance(value, torch.Tensor):
+            raise UsageError(
+                shown,
+                f"holds weights at its top level ({shortened(name)}) and in state_dict; which of them a loader "
+                "takes cannot be told",
+                "save the ones you mean as safetensors",
+            )
 
 
 def _check_tensor(name: str, value: torch.Tensor, shown: str) -> None:
