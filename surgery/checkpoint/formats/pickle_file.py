@@ -152,8 +152,8 @@ def _check_level(loaded: Mapping[Any, Any], shown: str) -> None:
         if isinstance(name, str) and "." in name and isinstance(value, torch.Tensor):
             raise UsageError(
                 shown,
-                f"holds weights at its top level ({shortened(name)}) and in state_dict; which of them a loader "
-                "takes cannot be told",
+                f"holds weights at its top level ({shortened(name)}) and in state_dict; which of them a "
+                "loader takes cannot be told",
                 "save the ones you mean as safetensors",
             )
 
