@@ -86,10 +86,10 @@ def test_licenses_that_differ_only_in_case_are_one_on_some_disks(model, tmp_path
 
 
 def test_large_side_files_are_carried_over_up_to_a_limit(model, tmp_path, monkeypatch):
-    (model / "tokenizer" / "tokenizer_config.json").write_text("{}" + " " * (66 << 20))
+    (model / "tokenizer" / "tokenizer_config.json").write_text("{}" + " " * (36 << 20))
     result = assert_patched(model, tmp_path)
-    assert (result.output / "tokenizer" / "tokenizer_config.json").stat().st_size == 2 + (66 << 20)
-    monkeypatch.setattr(side_content, "LARGEST_SIDE_FILE", 60 << 20)
+    assert (result.output / "tokenizer" / "tokenizer_config.json").stat().st_size == 2 + (36 << 20)
+    monkeypatch.setattr(side_content, "LARGEST_SIDE_FILE", 30 << 20)
     result = surgery.patch(model, ROWS, tmp_path / "out2")
     assert [file.reason for file in result.left_out] == ["too large for a configuration"]
 

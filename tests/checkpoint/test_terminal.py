@@ -16,6 +16,7 @@ from checkpoint_builders import DOWN, MIDDLE
 from safetensors.torch import load_file, save_file
 
 import surgery
+from surgery.checkpoint.formats import regular_file
 from surgery.errors import UsageError
 from surgery.files import expanded, strict_json
 from surgery.neurons import NeuronSet
@@ -66,16 +67,18 @@ def test_a_kept_file_that_cannot_be_is_one_line(surgery_run, sd1_folder, neurons
 
 def test_a_kept_file_that_cannot_be_read_is_one_line(surgery_run, model, neurons, tmp_path, monkeypatch):
     (model / "README.md").write_text("a card")
-    read = type(model).read_bytes
+    really_open = os.open
 
-    def refuse(path):
-        if path.name == "README.md":
+    def refuse(path, *arguments, **named):
+        if str(path).endswith("README.md"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return read(path)
+        return really_open(path, *arguments, **named)
 
-    monkeypatch.setattr(type(model), "read_bytes", refuse)
+    monkeypatch.setattr(regular_file.os, "open", refuse)
     found = surgery_run("patch", model, neurons, "-o", tmp_path / "out", "--keep", "README.md")
-    assert_one_line(found, "README.md: cannot be read (Permission denied); check its permissions")
+    assert_one_line(
+        found, "README.md: cannot be read (Permission denied); check the path and its permissions"
+    )
 
 
 def test_a_folder_that_may_not_be_entered_is_one_line(

@@ -69,9 +69,9 @@ def check_link(file: CheckpointFile, root: Path) -> None:
 
 def is_cached(file: CheckpointFile, root: Path) -> bool:
     """Whether a file of a snapshot in the Hugging Face cache is a link to its blob."""
-    folder = root.resolve()
-    return (
-        folder.parent.name == "snapshots" and file.location.resolve().parent == folder.parent.parent / "blobs"
+    folder, target = root.resolve(), file.location.resolve()
+    return any(  # the snapshot itself, or one component of it
+        above.name == "snapshots" and target.parent == above.parent / "blobs" for above in folder.parents
     )
 
 
