@@ -123,3 +123,15 @@ def test_weights_under_a_side_files_name_stay_behind(model, tmp_path, name):
     row = load_file(model / UNET)[f"{MIDDLE}.weight"][7].numpy().tobytes()
     result = assert_patched(model, tmp_path)
     assert not any(row in path.read_bytes() for path in result.output.rglob("*") if path.is_file())
+
+
+def test_a_folder_linked_in_from_outside_is_not_walked(model, tmp_path):
+    """Not even the names of somebody's files are told."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a photo of somebody at home.npz").write_bytes(b"x")
+    (model / "train").symlink_to(tmp_path / "home")
+    result = surgery.patch(model, ROWS, tmp_path / "out")
+    assert [(file.path, file.reason) for file in result.left_out] == [
+        ("train/", "a symbolic link to a folder outside the checkpoint")
+    ]
+    assert "somebody" not in json.dumps(result.manifest)

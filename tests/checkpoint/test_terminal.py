@@ -76,9 +76,8 @@ def test_a_kept_file_that_cannot_be_read_is_one_line(surgery_run, model, neurons
 
     monkeypatch.setattr(regular_file.os, "open", refuse)
     found = surgery_run("patch", model, neurons, "-o", tmp_path / "out", "--keep", "README.md")
-    assert_one_line(
-        found, "README.md: cannot be read (Permission denied); check the path and its permissions"
-    )
+    sentence = "README.md: cannot be read (Permission denied); check the path and its permissions"
+    assert_one_line(found, sentence)
 
 
 def test_a_folder_that_may_not_be_entered_is_one_line(

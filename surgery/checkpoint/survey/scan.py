@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +37,13 @@ class FoundFile:
     obstacle: str = ""
 
 
-def scan_folder(root: Path) -> list[FoundFile]:
+def scan_folder(root: Path, components: Collection[str] = ()) -> list[FoundFile]:
     """Every file of the folder and of its direct sub-folders, sorted by path.
+
+    Args:
+        root: the folder.
+        components: sub-folders that a pipeline loads from: they are looked into even where they are links
+            that lead outside (what may be carried over from there is decided later).
 
     Raises:
         UsageError: a folder cannot be read, or has more files than any checkpoint.
@@ -51,9 +57,10 @@ def scan_folder(root: Path) -> list[FoundFile]:
             found.append(
                 _unopened(entry, entry.name, "a hidden folder (it may hold earlier weights)", budget)
             )
-        elif entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve()):
-            # `/`, the folder itself, or one around it: what lies there is no part of the checkpoint
-            reason = "a symbolic link to a folder that the checkpoint lies in"
+        elif entry.is_symlink() and _leads_out(entry, root, components):
+            # Somebody's home, `/`, the folder itself: what lies there is no part of the checkpoint, and not
+            # even its names are ours to tell.
+            reason = "a symbolic link to a folder outside the checkpoint"
             found.append(FoundFile(f"{_printable(entry.name)}/", Path(entry.path), 0, reason))
         else:
             for inner in _entries(Path(entry.path)):
@@ -79,6 +86,14 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _check_number(folder: Path, number: int) -> None:
     if number > MAX_ENTRIES:
         raise UsageError(folder, f"holds more than {MAX_ENTRIES} files", "give the folder of one checkpoint")
+
+
+def _leads_out(entry: os.DirEntry[str], root: Path, components: Collection[str]) -> bool:
+    """Whether a linked folder is none of the checkpoint's: it lies outside, and nothing names it."""
+    folder, target = root.resolve(), Path(entry.path).resolve()
+    if folder == target or target in folder.parents:
+        return True
+    return entry.name not in components and folder not in target.parents
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

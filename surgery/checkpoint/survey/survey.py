@@ -86,13 +86,14 @@ def survey(source: Source, open_pickle: OpenPickle | None = None) -> Checkpoint:
     """
     if source.kind == FILE:
         return _survey_file(source, open_pickle)
-    found = scan_folder(source.path)
+    index = source.path / MODEL_INDEX
+    declared = read_declared(_read_json(index)) if index.exists() else Declared()
+    found = scan_folder(source.path, declared.folders)
     names = {file.path for file in found}
     if MODEL_INDEX in names:
-        declared = read_declared(_read_json(source.path / MODEL_INDEX))
         kind, components = PIPELINE, declared.folders
     elif CONFIGURATION in names:
-        declared, kind, components = Declared(), COMPONENT, {""}
+        kind, components = COMPONENT, {""}
     else:
         raise UsageError(
             source.name,
