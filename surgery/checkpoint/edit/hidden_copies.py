@@ -113,11 +113,9 @@ def _found_in(weights: Weights, tensor: Tensor, width: int, sought: _Sought) -> 
     count, last = prod(tensor.shape), tensor.shape[-1]
     if count < width:
         return
-    yield from _as_rows(weights, tensor, width, width, 0, sought)
-    if last > width and last % width:
-        yield from _as_rows(weights, tensor, width, last, 0, sought)
-    if last > width:
-        yield from _as_rows(weights, tensor, width, last, last - width, sought)
+    yield from _as_rows(weights, tensor, width, width, [0], sought)
+    if last > width and last % width:  # else both ends of the last dimension are among the pieces above
+        yield from _as_rows(weights, tensor, width, last, [0, last - width], sought)
     height = tensor.shape[-2] if len(tensor.shape) > 1 else 0
     if height >= width:
         for matrix in range(count // (height * last)):
@@ -126,9 +124,9 @@ def _found_in(weights: Weights, tensor: Tensor, width: int, sought: _Sought) -> 
 
 
 def _as_rows(
-    weights: Weights, tensor: Tensor, width: int, stride: int, shift: int, sought: _Sought
+    weights: Weights, tensor: Tensor, width: int, stride: int, shifts: list[int], sought: _Sought
 ) -> Iterator[str]:
-    """The sought rows among the pieces that begin at `shift`, `shift + stride`, ..., counted in numbers."""
+    """The sought rows among the pieces that begin at each shift, a stride later, ..., counted in numbers."""
     import numpy
 
     element = DTYPE_BITS[tensor.dtype] // 8
@@ -138,14 +136,15 @@ def _as_rows(
         begin = tensor.begin + first * stride * element
         end = min(begin + at_once * stride * element, tensor.begin + pieces * stride * element)
         table = numpy.frombuffer(weights.read(begin, end), f"V{element}").reshape(-1, stride)
-        glances = _numbers(table[:, shift : shift + glance].tobytes(), tensor.dtype)
-        if glances is None:
-            return
-        for piece, name in _close_pairs(glances.reshape(-1, glance), sought.glances):
-            whole = _numbers(table[piece, shift : shift + width].tobytes(), tensor.dtype)
-            assert whole is not None
-            if len(whole) == width and _cosine(whole, sought.rows[name]) >= CLOSENESS:
-                yield sought.names[name]
+        for shift in shifts:
+            glances = _numbers(table[:, shift : shift + glance].tobytes(), tensor.dtype)
+            if glances is None:
+                return
+            for piece, name in _close_pairs(glances.reshape(-1, glance), sought.glances):
+                whole = _numbers(table[piece, shift : shift + width].tobytes(), tensor.dtype)
+                assert whole is not None
+                if len(whole) == width and _cosine(whole, sought.rows[name]) >= CLOSENESS:
+                    yield sought.names[name]
 
 
 def _as_columns(weights: Weights, tensor: Tensor, top: int, width: int, sought: _Sought) -> Iterator[str]:
