@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from surgery.errors import UsageError
 from surgery.files import expanded
 
 FORMAT = "surgery.neurons/1"
+LARGEST_BYTES = 64 * 1024 * 1024  # records of some 30,000 memorized prompts; parsing takes five times as much
 LAYER_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
@@ -122,6 +124,10 @@ def read_neurons_document(path: str | Path) -> dict[str, Any]:
     """
     path = expanded(path)
     try:
+        status = path.stat()  # before anything is read: a pipe never ends, a sparse file fills the memory
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
+            cause = f"is no regular file of at most {LARGEST_BYTES >> 20} MB"
+            raise UsageError(path, cause, "give a neurons.json; its `format` and `layers` are enough")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(path, "no such file", "write it with `surgery localize`, or by hand") from None

@@ -1,6 +1,7 @@
 """`NeuronSet` and its file."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,17 @@ def test_two_spellings_of_one_layer_are_joined():
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         read_neurons(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "pipe", "folder"])
+def test_what_never_ends_is_not_read(tmp_path, kind):
+    path = tmp_path / "neurons.json"
+    if kind == "sparse":
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(UsageError, match="is no regular file of at most 64 MB"):
+        read_neurons(path)

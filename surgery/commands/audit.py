@@ -13,6 +13,7 @@ from typing import Any
 from surgery.auditing.settings import ATTACK, DEVICE, GATES, ORDINARY, AuditSettings
 from surgery.files import strict_json
 from surgery.options import add_options, settings_from
+from surgery.text import printable
 
 GATE_STATUS = 3
 
@@ -96,7 +97,7 @@ def table(document: dict[str, Any]) -> str:
     width = 28
     lines = [f"{'prompt':<{width}} {'before':>7} {'after':>7} {'attack':>7} {'p':>7}  verdict"]
     for entry in document["prompts"]:
-        name = str(entry.get("prompt", entry["id"]))
+        name = printable(entry.get("prompt", entry["id"]))
         replication, attack = entry["replication"], entry["attack"] or {}
         before, after = (
             f"{replication[side]['share']:.0%}" if replication else "-" for side in ("before", "after")
