@@ -39,7 +39,7 @@ class AuditSettings:
     steps: int = setting(50, "denoising steps", group=DRAWING, metavar="N", least=1)
     guidance: float = setting(7.5, "classifier-free guidance, 1 for none", group=DRAWING, metavar="G")
     similarity: str = setting(
-        "edges", "measure without weights, see the README", group=DRAWING, metavar="NAME"
+        "edges", "measure without weights, see docs/audit.md", group=DRAWING, metavar="NAME"
     )
     sscd: str | None = setting(
         None,

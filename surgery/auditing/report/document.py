@@ -1,6 +1,6 @@
 """`audit.json`: the findings as a documented JSON object, with or without what is private.
 
-Format `surgery.audit/1`; every field is described in the README. Without `include_private` it holds no prompt
+Format `surgery.audit/1`; docs/formats.md describes every field. Without `include_private` it holds no prompt
 of the audited corpus, no picture and no path: prompts are named by salted hashes, in the order of the file.
 """
 

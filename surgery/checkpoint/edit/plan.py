@@ -98,7 +98,7 @@ def make_plan(
         changes: what is to become of the denoiser besides the zeroed rows.
 
     Raises:
-        UsageError: for every reason in the README's table of refusals; nothing has been written.
+        UsageError: for every reason in the tables of docs/checkpoints.md; nothing has been written.
     """
     if not neurons.count and not changes:
         raise UsageError("neurons", "there is no neuron to zero", "give at least one row")

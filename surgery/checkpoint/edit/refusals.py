@@ -106,7 +106,7 @@ def check_names(file: CheckpointFile, is_denoiser: bool) -> None:
             raise UsageError(
                 file.path,
                 f"the tensor {key} looks like a value layer, but is not where one is expected",
-                "patch a checkpoint in a layout of the README's table",
+                "patch a checkpoint in a layout of the table in docs/checkpoints.md",
             )
     if is_denoiser:
         _check_blocks(file, set(keys))
