@@ -34,6 +34,7 @@ class Option:
             may stand here: it is read when a value is checked or help is printed.
         least: the smallest number that is allowed.
         constant: where the option takes no value, the value that naming it stands for.
+        bare: where the option takes a value or none, the value that naming it alone stands for.
         unset: what None means, in words: "calibrated", "the measure's own".
     """
 
@@ -44,6 +45,7 @@ class Option:
     choices: Collection[str] = ()
     least: float | None = None
     constant: Any = None
+    bare: Any = None
     unset: str = ""
 
 
@@ -149,8 +151,10 @@ def default_of(one: Field[Any]) -> str:
     if value is None:
         return option.unset or "none"
     if isinstance(value, tuple):
-        separator = "," if "int" in str(one.type) else " "
-        return separator.join(str(word) for word in value)
+        if not value:
+            return option.unset or "none"
+        separator = "," if "," in option.metavar else " "
+        return separator.join(f"{word:g}" if isinstance(word, float) else str(word) for word in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -174,10 +178,14 @@ def _parsing(one: Field[Any], option: Option) -> dict[str, Any]:
     words = str(one.type).replace(" ", "")
     if option.metavar:
         kind["metavar"] = option.metavar
+    if option.bare is not None:
+        kind |= {"nargs": "?", "const": option.bare}
     if words.startswith("tuple[str"):
-        return {**kind, "nargs": "+"}
+        return {**kind, "type": _words} if "," in option.metavar else {**kind, "nargs": "+"}
     if words.startswith("tuple[int"):
         return {**kind, "type": _numbers}
+    if words.startswith("tuple[float"):
+        return {**kind, "type": _decimals}
     if "int" in words.split("|"):
         return {**kind, "type": int}
     return {**kind, "type": float} if "float" in words.split("|") else kind
@@ -189,3 +197,16 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} are not numbers; write 0,10,25") from None
+
+
+def _decimals(text: str) -> tuple[float, ...]:
+    """`1,7.5` -> (1.0, 7.5)."""
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} are not numbers; write 1,7.5") from None
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """`embedding,output` -> ("embedding", "output")."""
+    return tuple(word.strip() for word in text.split(","))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from surgery.auditing.attack.registry import ATTACKS
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.judgement.corrections import CORRECTIONS
 from surgery.errors import UsageError
@@ -16,8 +17,12 @@ from surgery.options import check_settings, setting
 
 GATES = ("replication", "attack")
 JUDGING = ("tolerance", "alpha", "correction")  # what may change without measuring anew
+STANDARD = ("embedding", "output")  # what `--attack` alone stands for
+SCORED_PICTURES = 8  # the fewest over which a 90th percentile is one
+CURVES = ("curve", "output_curve", "latent_curve", "relearn_curve", "revive_curve")
 DRAWING, ORDINARY, ATTACK, DEVICE = "drawing and comparing", "ordinary prompts", "attack", "device"
-SEED_USES = ("replication", "stand-ins", "ordinary", "attack", "controls")
+# their order fixes the seeds: new uses come last
+SEED_USES = ("replication", "stand-ins", "ordinary", "attack", "controls", "selection", "scored", "canaries")
 SEED_GAP = 100_000  # between the first seeds of different uses
 
 
@@ -39,7 +44,7 @@ class AuditSettings:
     steps: int = setting(50, "denoising steps", group=DRAWING, metavar="N", least=1)
     guidance: float = setting(7.5, "classifier-free guidance, 1 for none", group=DRAWING, metavar="G")
     similarity: str = setting(
-        "edges", "measure without weights, see docs/audit.md", group=DRAWING, metavar="NAME"
+        "auto", "measure without weights, see docs/audit.md", group=DRAWING, metavar="NAME"
     )
     sscd: str | None = setting(
         None,
@@ -79,21 +84,57 @@ class AuditSettings:
         metavar="N",
         least=1,
     )
-    attack: bool = setting(False, "run the embedding attack", group=ATTACK)
-    curve: tuple[int, ...] = setting(
-        (0, 10, 25, 50), "draw after so many steps; the last ends the attack", group=ATTACK, metavar="N,N,..."
+    attack: tuple[str, ...] = setting(
+        (),
+        f"the attacks to run; named alone: {','.join(STANDARD)}",
+        group=ATTACK,
+        metavar="NAME,NAME,...",
+        choices=ATTACKS,
+        bare=STANDARD,
     )
-    restarts: int = setting(
-        3, "from the prompt, Gaussian noise, another prompt, and so on", group=ATTACK, metavar="N", least=1
+    selection_seeds: int = setting(
+        2, "pictures that choose the best point of an attack", group=ATTACK, metavar="N", least=1
     )
     attack_seeds: int = setting(
-        4, "pictures per restart and point of the curve", group=ATTACK, metavar="N", least=1
+        8, "other pictures, that are scored", group=ATTACK, metavar="N", least=SCORED_PICTURES
+    )
+    attack_guidance: tuple[float, ...] = setting(
+        (1.0, 3.0), "of pictures drawn, beside the pipeline's own", group=ATTACK, metavar="G,G,..."
     )
     attack_batch: int = setting(8, "noised copies per step", group=ATTACK, metavar="N", least=1)
-    learning_rate: float = setting(0.1, "of Adam", group=ATTACK, metavar="RATE")
-    attack_guidance: float = setting(1.0, "of the pictures drawn, 1 for none", group=ATTACK, metavar="G")
+    restarts: int = setting(
+        3,
+        "embedding: from the prompt, Gaussian noise, another prompt, a sibling's, and so on",
+        group=ATTACK,
+        metavar="N",
+        least=1,
+    )
+    learning_rate: float = setting(0.1, "embedding: of Adam", group=ATTACK, metavar="RATE")
+    curve: tuple[int, ...] = setting(
+        (0, 10, 25, 50),
+        "embedding: draw after so many steps; the last ends it",
+        group=ATTACK,
+        metavar="N,N,...",
+    )
+    output_curve: tuple[int, ...] = setting(
+        (0, 10, 25, 50), "output: the same", group=ATTACK, metavar="N,N,..."
+    )
+    latent_curve: tuple[int, ...] = setting((0, 10, 20), "latent: the same", group=ATTACK, metavar="N,N,...")
+    relearn_curve: tuple[int, ...] = setting(
+        (0, 5, 10, 20, 40), "relearn: draw after so many steps of fine-tuning", group=ATTACK, metavar="N,N,..."
+    )
+    revive_curve: tuple[int, ...] = setting(
+        (0, 25), "revive: the same", group=ATTACK, metavar="N,N,..."
+    )
     controls: int = setting(
         24, "control images that SOURCE makes where none are given", group=ATTACK, metavar="N", least=0
+    )
+    canaries: int = setting(
+        0,
+        "pictures taught to SOURCE to see whether the attacks find them",
+        group=ATTACK,
+        metavar="N",
+        least=0,
     )
     alpha: float = setting(0.05, "level of the tests", group=ATTACK, metavar="P")
     correction: str = setting(
@@ -119,9 +160,14 @@ class AuditSettings:
             raise UsageError("tolerance", f"{self.tolerance} is not a share below 1", "give 0 to 0.99")
         if not 0 < self.alpha < 0.5:
             raise UsageError("alpha", f"{self.alpha} is no level of a test", "give a number such as 0.05")
-        curve = list(self.curve)
-        if not curve or curve != sorted(set(curve)) or curve[0] < 0:
-            raise UsageError("curve", f"{curve} does not rise from 0 or more", "try 0,10,50")
+        for name in CURVES:
+            curve = list(getattr(self, name))
+            if not curve or curve != sorted(set(curve)) or curve[0] < 0:
+                raise UsageError(
+                    name.replace("_", "-"), f"{curve} does not rise from 0 or more", "try 0,10,50"
+                )
+        if not self.attack_guidance or min(self.attack_guidance) < 1:
+            raise UsageError("attack-guidance", f"{list(self.attack_guidance)} are no guidances", "try 1,3")
         if self.learning_rate <= 0:
             raise UsageError("learning-rate", f"{self.learning_rate} is not positive", "try 0.1")
 
@@ -141,7 +187,13 @@ class AuditSettings:
 
     def as_json(self) -> dict[str, Any]:
         """Every setting by name."""
-        return {**asdict(self), "curve": list(self.curve)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    def guidances(self) -> tuple[float, ...]:
+        """The guidances at which attacked pictures are drawn, the pipeline's own among them."""
+        return tuple(sorted({*self.attack_guidance, self.guidance}))
 
     def measured_with(self) -> dict[str, Any]:
         """The settings that measurements depend on: a resumed audit must agree in all of them."""

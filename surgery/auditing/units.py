@@ -6,10 +6,12 @@ nothing but the page and the next stage looks at them (`Store.pictures`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import mean
 from typing import Any, Self
+
+ATTACKERS_SHARE = 0.9  # an attacker needs one picture: the 90th percentile, not the median
 
 
 @dataclass(frozen=True)
@@ -126,49 +128,64 @@ class ControlPictureUnit(Unit):
 
 @dataclass(frozen=True, kw_only=True)
 class AttackUnit(Unit):
-    """One image attacked on one model. Pictures: `attacked`, the best restart's at its best point.
+    """One image attacked on one model. Pictures: `attacked`, the best scored ones under the first mask.
 
     Attributes:
-        steps: the points of the curve, as lengths of the attack.
-        starts: where each restart began, in the attack's own words.
-        similarities: [mask][point][restart][seed], to the image under attack.
-        pictures_step: the point at which the best restart was best under the first mask.
+        steps: the points of the curve, as effort spent.
+        variants: what was drawn at each point, in the attack's own words.
+        selection: similarities to the image [mask][point][variant][selection seed].
+        chosen: for each mask the (point, variant) that was best on the selection seeds.
+        scored: similarities [mask][point][scored seed]: at the chosen point alone, or at every point for an
+            attack that learns.
+        highest: for each mask the most alike of all pictures drawn.
     """
 
     steps: tuple[int, ...]
-    starts: tuple[str, ...]
-    similarities: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]
-    pictures_step: int
+    variants: tuple[str, ...]
+    selection: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]
+    chosen: tuple[tuple[int, int], ...]
+    scored: tuple[tuple[tuple[float, ...], ...], ...]
+    highest: tuple[float, ...]
 
     @staticmethod
     def key(attack: str, against: str, index: int) -> str:
-        """Where the attack of that name is kept; `against` "control", "patched" or "source"."""
+        """Where the attack of that name is kept; `against` "control", "patched", "source" and the like."""
         return f"{attack}-{against}-{index}"
 
-    def medians(self, mask: int = 0) -> list[list[float]]:
-        """The median similarity over seeds: [point][restart]."""
-        return [[median(seeds) for seeds in restarts] for restarts in self.similarities[mask]]
+    def by_variant(self, mask: int = 0) -> list[list[float]]:
+        """The 90th percentile over the selection seeds: [point][variant]."""
+        return [[percentile(seeds) for seeds in variants] for variants in self.selection[mask]]
 
     def curve(self, mask: int = 0) -> list[float]:
-        """The best restart's median at each point: whoever attacks takes the start that worked best."""
-        return [max(restarts) for restarts in self.medians(mask)]
+        """The best variant's percentile at each point: whoever attacks takes what works best."""
+        return [max(variants) for variants in self.by_variant(mask)]
 
     def score(self, mask: int = 0) -> float:
-        """The best point of the curve: whoever attacks keeps what worked best, not what came last."""
-        return max(self.curve(mask))
+        """What the image is judged by; see `surgery.auditing.attack.protocol`."""
+        return mean(percentile(seeds) for seeds in self.scored[mask])
 
 
 @dataclass(frozen=True)
 class AttackPair:
-    """The attack on one subject's image on both models; None where the budget ended before."""
+    """The attack on one subject's image on SOURCE, PATCHED and the twin; None where it was not made."""
 
     source: AttackUnit | None = None
     patched: AttackUnit | None = None
+    twin: AttackUnit | None = None
 
     @property
     def made(self) -> list[AttackUnit]:
         """Those that were made."""
-        return [unit for unit in (self.patched, self.source) if unit is not None]
+        return [unit for unit in (self.patched, self.source, self.twin) if unit is not None]
+
+
+def percentile(values: Sequence[float], share: float = ATTACKERS_SHARE) -> float:
+    """The value that a share of the values do not exceed, linear between neighbors."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def _tuples(value: Any) -> Any:

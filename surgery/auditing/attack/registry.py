@@ -1,9 +1,29 @@
-"""Every attack by its name: the one line that a new attack adds outside its own module."""
+"""Every attack by its name: the one line that a new attack adds outside its own module.
+
+`module:class`, so that settings and help know the names without importing torch.
+"""
 
 from __future__ import annotations
 
-from surgery.auditing.attack.embedding import EmbeddingAttack
-from surgery.auditing.attack.protocol import Attack
+import importlib
+from typing import TYPE_CHECKING
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (EmbeddingAttack,)}
-DEFAULT = EmbeddingAttack.name
+if TYPE_CHECKING:
+    from surgery.auditing.attack.protocol import Attack
+
+ATTACKS: dict[str, str] = {
+    "embedding": "surgery.auditing.attack.embedding:EmbeddingAttack",
+    "output": "surgery.auditing.attack.output:OutputAttack",
+    "prompts": "surgery.auditing.attack.prompts:PromptsAttack",
+    "latent": "surgery.auditing.attack.latent:LatentAttack",
+    "relearn": "surgery.auditing.attack.relearn:RelearnAttack",
+    "revive": "surgery.auditing.attack.revive:ReviveAttack",
+    "graft": "surgery.auditing.attack.graft:GraftAttack",
+}
+
+
+def attack_class(name: str) -> type[Attack]:
+    """The class of an attack of `ATTACKS`."""
+    module, _, attack = ATTACKS[name].partition(":")
+    found: type[Attack] = getattr(importlib.import_module(module), attack)
+    return found
