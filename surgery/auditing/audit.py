@@ -3,7 +3,7 @@
 1. Both models are loaded and checked to be one architecture; prompts find their training images.
 2. Replication: every prompt at fresh seeds, both models, similarity to the training image.
 3. Ordinary prompts: what else changed, in units of what another seed changes.
-4. Attack, if asked for: control images on PATCHED, then every prompt that PATCHED no longer draws, on both.
+4. Attacks, where asked for, one after the other (`surgery.auditing.attacks`).
 5. The verdict, for each prompt and for the checkpoint; the two files, written whole or not at all.
 
 Each measured unit is kept in OUTPUT/state until the audit is complete; the same command goes on from there.
@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.attack.registry import ATTACKS, DEFAULT
-from surgery.auditing.attack.stages import attack_controls, attack_subjects, make_controls
+from surgery.auditing.attacks import run_attacks
 from surgery.auditing.bench import Bench
-from surgery.auditing.findings import AttackFindings, Findings
+from surgery.auditing.controls import GivenControls
+from surgery.auditing.findings import Findings
 from surgery.auditing.inputs import AuditInputs, Extras, Prepared, output_folder, prepare
-from surgery.auditing.judgement.verdict import REMOVED, attack_wanted, decide, decide_checkpoint
+from surgery.auditing.judgement.verdict import REMOVED, decide, decide_checkpoint
 from surgery.auditing.measures.quality import ClipScore, distances_to_reference
 from surgery.auditing.report.document import audit_document
 from surgery.auditing.report.page import audit_page
@@ -80,8 +80,10 @@ def audit(
     prompts: str | Path | Sequence[str],
     images: str | Path | Mapping[str, Any] | None = None,
     masks: Mapping[str, Any] | None = None,
-    control_images: str | Path | Sequence[torch.Tensor] | None = None,
+    control_images: GivenControls | None = None,
     ordinary_file: str | Path | None = None,
+    twin: Any = None,
+    base: Any = None,
     output: str | Path | None = None,
     settings: AuditSettings | None = None,
     extras: Extras | None = None,
@@ -100,11 +102,14 @@ def audit(
         images: the training images, see `surgery.auditing.subjects.subjects_from`; None: SOURCE's own
             pictures stand in for them.
         masks: for images given as a mapping, prompt -> mask.
-        control_images: a folder of pictures that neither model ever saw, or such pictures as uint8
-            [3, height, width]; None: SOURCE draws them from ordinary prompts.
+        control_images: pictures that no model ever saw, see `surgery.auditing.controls.read_controls`; None:
+            SOURCE draws them from ordinary prompts.
         ordinary_file: ordinary prompts; None: those beside SOURCE, or those of this package.
+        twin: a model like SOURCE that never saw the images: the floor that every attack is compared with.
+        base: the public model that SOURCE was made from, whose parts the attack `graft` puts into PATCHED.
         output: the folder for `audit.json` and `audit.html`, made if need be; None: nothing is written.
         settings: default `AuditSettings()`, which runs no attack.
+        extras: the user's own files, for measures that need some.
         include_private: show prompts, training images and replicas.
         max_forwards: stop starting new work after so many UNet sample-forwards.
         device: as for `load_pipeline`.
@@ -123,6 +128,8 @@ def audit(
         masks=masks,
         control_images=control_images,
         ordinary_file=ordinary_file,
+        twin=twin,
+        base=base,
         settings=settings or AuditSettings(),
         extras=extras or Extras(),
         include_private=include_private,
@@ -146,7 +153,9 @@ def _audit_into(folder: Path, inputs: AuditInputs) -> AuditResult:
         _measure(prepared)
         _measure_quality(prepared, inputs.extras)
     evidence, settings = findings.evidence(), inputs.settings
-    findings.verdicts = decide(evidence, settings.tolerance, settings.alpha, settings.correction)
+    findings.verdicts = decide(
+        evidence, findings.threshold, settings.tolerance, settings.alpha, settings.correction
+    )
     findings.checkpoint = decide_checkpoint(findings.verdicts, evidence, settings.alpha)
     findings.work = _work(findings, bench)
     document = audit_document(findings, inputs.include_private)
@@ -171,31 +180,10 @@ def _note_cut_prompts(findings: Findings, bench: Bench) -> None:
 
 
 def _measure(prepared: Prepared) -> None:
-    findings, bench, settings = prepared.findings, prepared.bench, prepared.bench.settings
+    findings, bench = prepared.findings, prepared.bench
     findings.replication = replicate(bench, findings.subjects)
     findings.ordinary = ordinary(bench, findings.ordinary_prompts)
-    if not settings.attack:
-        return
-    wanted = [attack_wanted(one, settings.tolerance) for one in findings.evidence()]
-    if not any(wanted):
-        return
-    attack = ATTACKS[DEFAULT].from_settings(settings)
-    masks, findings.mask_places = _distinct_masks([subject.mask for subject in findings.subjects])
-    prompts = list(findings.ordinary_prompts)
-    images = make_controls(bench, prompts) if prepared.controls is None else prepared.controls
-    controls = attack_controls(bench, attack, images, masks, prompts or [""])
-    pairs = attack_subjects(bench, attack, findings.subjects, wanted, prompts)
-    findings.attack = AttackFindings(attack.name, controls, pairs)
-
-
-def _distinct_masks(
-    masks: Sequence[torch.Tensor | None],
-) -> tuple[list[torch.Tensor | None], list[int]]:
-    """The different masks, and for each subject the place of its own among them."""
-    keys = [None if mask is None else mask.numpy().tobytes() for mask in masks]
-    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    different = dict(zip(keys, masks, strict=True))
-    return [different[key] for key in places], [places[key] for key in keys]
+    run_attacks(prepared)
 
 
 def _measure_quality(prepared: Prepared, extras: Extras) -> None:

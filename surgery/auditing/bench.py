@@ -28,7 +28,12 @@ Item = TypeVar("Item")
 
 @dataclass
 class Bench:
-    """Two models side by side, and how they are measured."""
+    """Two models side by side, and how they are measured.
+
+    Attributes:
+        twin: a model like SOURCE that never saw the images, if there is one: the floor of every attack.
+        base: the public model that SOURCE was made from, if there is one.
+    """
 
     source: LiveModel
     patched: LiveModel
@@ -37,6 +42,19 @@ class Bench:
     store: Store
     budget: Budget
     quiet: bool = False
+    twin: LiveModel | None = None
+    base: LiveModel | None = None
+
+    @property
+    def models(self) -> dict[str, LiveModel]:
+        """The models that prompts are attacked on, PATCHED first: it is the one that is asked about."""
+        found = {"patched": self.patched, "source": self.source}
+        return found if self.twin is None else {**found, "twin": self.twin}
+
+    @property
+    def donor(self) -> LiveModel:
+        """Whose parts may be put into PATCHED: the public base model where one was given, else SOURCE."""
+        return self.source if self.base is None else self.base
 
     def unit(
         self, kind: type[AnyUnit], key: str, cost: int, measure: Callable[[], tuple[AnyUnit, Pictures]]

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.auditing.judgement.verdict import Evidence, Verdict, attack_wanted
+from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
+from surgery.auditing.judgement.verdict import Verdict, attack_wanted
 from surgery.auditing.measures.replication import Replication
 from surgery.auditing.measures.similarity import Similarity
+from surgery.auditing.sensitivity import Sensitivity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.subjects import Subject
 from surgery.auditing.units import AttackPair, AttackUnit, Cost, OrdinaryUnit, ReplicationUnit, Unit
@@ -20,14 +22,57 @@ class AttackFindings:
     """What one attack found.
 
     Attributes:
-        name: of the attack, "" where none was made.
+        name: of the attack.
+        effort: what it spends on one image: the number beside its name in a verdict.
+        passes_edit, learns: as `surgery.auditing.attack.protocol.Attack` says.
+        counts: whether it has a say in the verdict.
         controls: on each control image, on PATCHED, under every mask in use.
-        pairs: on each subject's image, on both models; None where it was not wanted or not made.
+        controls_twin: the same on the twin; empty without one.
+        pairs: on each subject's image, on every model; None where it was not wanted or not made.
+        canaries: what it found of pictures that are known to be there; None where none were asked for.
     """
 
-    name: str = ""
+    name: str
+    effort: int
+    passes_edit: bool = True
+    learns: bool = False
+    counts: bool = True
     controls: Sequence[AttackUnit] = ()
+    controls_twin: Sequence[AttackUnit] = ()
     pairs: Sequence[AttackPair | None] = ()
+    canaries: Sensitivity | None = None
+
+    def pair(self, index: int) -> AttackPair:
+        """The attack on a subject's image, on every model as far as it was made."""
+        return (self.pairs[index] if self.pairs else None) or AttackPair()
+
+    @property
+    def units(self) -> list[AttackUnit]:
+        """All that were made, canaries included."""
+        own = [*self.controls, *self.controls_twin]
+        own += [unit for pair in self.pairs if pair for unit in pair.made]
+        return own + ([*self.canaries.before, *self.canaries.weakly_edited] if self.canaries else [])
+
+    def evidence(self, index: int, place: int) -> AttackEvidence:
+        """What the verdict on a subject is drawn from; `place` is its mask's in the control units."""
+        pair = self.pair(index)
+        scores = {
+            side: unit.score() if unit else None
+            for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
+        }
+        return AttackEvidence(
+            name=self.name,
+            effort=self.effort,
+            passes_edit=self.passes_edit,
+            learns=self.learns,
+            highest=pair.patched.highest[0] if pair.patched else None,
+            controls=tuple(unit.score(place) for unit in self.controls),
+            controls_highest=max((unit.highest[place] for unit in self.controls), default=None),
+            twin_highest=pair.twin.highest[0] if pair.twin else None,
+            controls_twin=tuple(unit.score(place) for unit in self.controls_twin),
+            blind=self.canaries.blind if self.canaries else "",
+            **scores,
+        )
 
 
 @dataclass
@@ -39,7 +84,7 @@ class Findings:
         public_ordinary: whether the ordinary prompts may be shown.
         replication: one per subject; None where it was not measured.
         ordinary: one per ordinary prompt; None where it was not measured.
-        attack: empty where none was made.
+        attacks: those that were run; empty where none was.
         control_kind: "given" or "generated".
         mask_places: for each subject, which of the masks in a control unit is its own.
         verdicts: one per subject; `checkpoint` is that of all.
@@ -56,7 +101,9 @@ class Findings:
     public_ordinary: bool
     replication: Sequence[ReplicationUnit | None] = ()
     ordinary: Sequence[OrdinaryUnit | None] = ()
-    attack: AttackFindings = AttackFindings()
+    attacks: Sequence[AttackFindings] = ()
+    has_twin: bool = False
+    has_base: bool = False
     control_kind: str = "generated"
     mask_places: Sequence[int] = ()
     verdicts: Sequence[Verdict] = ()
@@ -83,10 +130,6 @@ class Findings:
             return None
         return Replication({"before": unit.before, "after": unit.after}[side].to_target, self.threshold)
 
-    def pair(self, index: int) -> AttackPair:
-        """The attack on a subject's image, on both models as far as it was made."""
-        return (self.attack.pairs[index] if self.attack.pairs else None) or AttackPair()
-
     def mask_place(self, index: int) -> int:
         """Which of the masks in a control unit is this subject's."""
         return self.mask_places[index] if self.mask_places else 0
@@ -96,27 +139,28 @@ class Findings:
         found = []
         for index in range(len(self.subjects)):
             before, after = self.replica(index, "before"), self.replica(index, "after")
-            pair, place = self.pair(index), self.mask_place(index)
+            unit = self.replication[index]
             found.append(
                 Evidence(
                     before=before.share if before else None,
                     after=after.share if after else None,
-                    source_score=pair.source.score() if pair.source else None,
-                    patched_score=pair.patched.score() if pair.patched else None,
-                    controls=tuple(unit.score(place) for unit in self.attack.controls),
+                    tried=len(unit.before.to_target) if unit else 0,
+                    attacks=tuple(
+                        attack.evidence(index, self.mask_place(index))
+                        for attack in self.attacks
+                        if attack.counts
+                    ),
+                    canaries=self.settings.canaries,
                 )
             )
         return found
 
     def costs(self) -> dict[str, list[Cost]]:
         """What every unit took, by stage."""
-        pairs = [pair for pair in self.attack.pairs if pair]
         stages: dict[str, Sequence[Unit | None]] = {
             "replication": self.replication,
             "ordinary": self.ordinary,
-            "attack on controls": self.attack.controls,
-            "attack on PATCHED": [pair.patched for pair in pairs],
-            "attack on SOURCE": [pair.source for pair in pairs],
+            **{f"attack: {attack.name}": attack.units for attack in self.attacks},
         }
         return {name: [unit.cost for unit in units if unit] for name, units in stages.items()}
 
@@ -125,9 +169,20 @@ class Findings:
         """Whether everything asked for was measured: false where a budget ended the audit."""
         if any(unit is None for unit in (*self.replication, *self.ordinary)):
             return False
-        if not self.settings.attack:
+        wanted = [
+            index for index, one in enumerate(self.evidence()) if attack_wanted(one, self.settings.tolerance)
+        ]
+        if not self.settings.attack or not wanted:
             return True
-        evidence = self.evidence()
-        wanted = [one for one in evidence if attack_wanted(one, self.settings.tolerance)]
-        attacked = all(one.patched_score is not None and one.source_score is not None for one in wanted)
-        return not wanted or (attacked and len(self.attack.controls) == self.corpus["controls"])
+        return len(self.attacks) == len(self.settings.attack) and all(
+            self._attack_complete(attack, wanted) for attack in self.attacks
+        )
+
+    def _attack_complete(self, attack: AttackFindings, wanted: Sequence[int]) -> bool:
+        models = 3 if self.has_twin else 2
+        controls = [attack.controls] + ([attack.controls_twin] if self.has_twin else [])
+        return (
+            all(len(attack.pair(index).made) == models for index in wanted)
+            and all(len(units) == self.corpus["controls"] for units in controls)
+            and (attack.canaries is None or attack.canaries.complete)
+        )

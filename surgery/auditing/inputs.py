@@ -11,6 +11,7 @@ import torch
 
 from surgery.auditing.bench import Bench
 from surgery.auditing.budget import Budget
+from surgery.auditing.controls import Control, GivenControls, captioned, read_controls
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
 from surgery.auditing.measures.pictures import picture_size, read_pictures
@@ -57,8 +58,10 @@ class AuditInputs:
     prompts: str | Path | Sequence[str]
     images: str | Path | Mapping[str, Any] | None = None
     masks: Mapping[str, Any] | None = None
-    control_images: str | Path | Sequence[torch.Tensor] | None = None
+    control_images: GivenControls | None = None
     ordinary_file: str | Path | None = None
+    twin: Any = None
+    base: Any = None
     settings: AuditSettings = field(default_factory=AuditSettings)
     extras: Extras = field(default_factory=Extras)
     include_private: bool = False
@@ -82,7 +85,7 @@ class Prepared:
     findings: Findings
     bench: Bench
     size: tuple[int, int]
-    controls: list[torch.Tensor] | None
+    controls: list[Control] | None
 
 
 def output_folder(output: str | Path) -> Path:
@@ -108,21 +111,31 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
     """
     settings = inputs.settings
     corpus = _corpus(inputs.prompts)
-    source, patched = (
-        load_pipeline(one, inputs.device, inputs.dtype) for one in (inputs.source, inputs.patched)
+    source, patched, twin, base = (
+        None if one is None else load_pipeline(one, inputs.device, inputs.dtype)
+        for one in (inputs.source, inputs.patched, inputs.twin, inputs.base)
     )
+    assert source is not None and patched is not None
     similarity = _similarity(settings, source)
     zeroed, others = changed_rows(source, patched)
     described = {
         "source": describe(source, inputs.include_private),
         "patched": describe(patched, inputs.include_private),
     }
-    if source.latent_shape != patched.latent_shape:
-        raise UsageError(patched.source, "its latents differ in shape from the source's", "")
+    named = {"patched": patched, "twin": twin, "base": base}
+    others_given = {name: model for name, model in named.items() if model is not None}
+    for name, model in others_given.items():
+        if model.latent_shape != source.latent_shape:
+            raise UsageError(model.source, f"the {name}'s latents differ in shape from SOURCE's", "")
+        if name != "patched":
+            changed_rows(source, model)  # refuses another architecture
+            described[name] = describe(model, inputs.include_private)
     size = picture_size(source)
     subjects = subjects_from(corpus.prompts, inputs.images, inputs.masks, size)
     chosen, origin = _chosen_ordinary(inputs, source, corpus)
-    controls = _control_images(inputs.control_images, size)
+    controls = read_controls(inputs.control_images, size)
+    if controls is not None:
+        controls = captioned(controls, chosen)
     _check_extras(inputs.extras, size)
     found_for = neuron_counts(inputs.extras.neurons, settings.audit_seeds)
     header = {
@@ -132,7 +145,9 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         "prompts": digest(corpus.prompts),
         "images": digest(*(subject.image for subject in subjects)),
         "masks": digest(*(subject.mask for subject in subjects)),
-        "controls": digest(*controls) if controls is not None else None,
+        "controls": None
+        if controls is None
+        else digest(*(part for one in controls for part in (one.caption, one.image))),
         "ordinary": digest(chosen),
     }
     store = Store(folder, header)
@@ -143,6 +158,8 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         ids=[prompt_id(subject.prompt, store.salt) for subject in subjects],
         ordinary_prompts=chosen,
         public_ordinary=inputs.ordinary_file is None,
+        has_twin=twin is not None,
+        has_base=base is not None,
         control_kind="generated" if controls is None else "given",
         zeroed=zeroed,
         otherwise_changed=others,
@@ -160,7 +177,7 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         command=inputs.extras.command,
     )
     budget = Budget(inputs.max_forwards)
-    bench = Bench(source, patched, settings, similarity, store, budget, inputs.quiet)
+    bench = Bench(source, patched, settings, similarity, store, budget, inputs.quiet, twin, base)
     return Prepared(findings, bench, size, controls)
 
 
@@ -189,14 +206,6 @@ def _chosen_ordinary(inputs: AuditInputs, source: LiveModel, corpus: PromptCorpu
     # spread over the list: such lists are often sorted by kind
     stride = max(1, len(candidates) // max(1, wanted))
     return candidates[::stride][:wanted], origin
-
-
-def _control_images(
-    given: str | Path | Sequence[torch.Tensor] | None, size: tuple[int, int]
-) -> list[torch.Tensor] | None:
-    if given is None:
-        return None
-    return read_pictures(given, *size) if isinstance(given, str | Path) else list(given)
 
 
 def _check_extras(extras: Extras, size: tuple[int, int]) -> None:

@@ -35,6 +35,13 @@ class AuditSettings:
     """
 
     seeds: int = setting(10, "fresh seeds per prompt", group=DRAWING, metavar="N", least=2)
+    more_seeds: int = setting(
+        30,
+        "further seeds for prompts that SOURCE replicates on none",
+        group=DRAWING,
+        metavar="N",
+        least=0,
+    )
     first_seed: int = setting(
         2_000_000,
         "they count up from here, far from the seeds of localization",
@@ -121,11 +128,12 @@ class AuditSettings:
     )
     latent_curve: tuple[int, ...] = setting((0, 10, 20), "latent: the same", group=ATTACK, metavar="N,N,...")
     relearn_curve: tuple[int, ...] = setting(
-        (0, 5, 10, 20, 40), "relearn: draw after so many steps of fine-tuning", group=ATTACK, metavar="N,N,..."
+        (0, 5, 10, 20, 40),
+        "relearn: draw after so many steps of fine-tuning",
+        group=ATTACK,
+        metavar="N,N,...",
     )
-    revive_curve: tuple[int, ...] = setting(
-        (0, 25), "revive: the same", group=ATTACK, metavar="N,N,..."
-    )
+    revive_curve: tuple[int, ...] = setting((0, 25), "revive: the same", group=ATTACK, metavar="N,N,...")
     controls: int = setting(
         24, "control images that SOURCE makes where none are given", group=ATTACK, metavar="N", least=0
     )
@@ -175,6 +183,11 @@ class AuditSettings:
     def audit_seeds(self) -> list[int]:
         """The seeds of replication."""
         return self.seeds_for("replication", self.seeds)
+
+    @property
+    def further_seeds(self) -> list[int]:
+        """The seeds after them, for prompts that SOURCE replicates on none."""
+        return self.seeds_for("replication", self.more_seeds, self.seeds)
 
     def seeds_for(self, use: str, count: int, skipped: int = 0) -> list[int]:
         """`count` seeds for one of `SEED_USES`, after the first `skipped`: no use meets another's."""

@@ -27,9 +27,11 @@ def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit
     """Draw every prompt with both models at equal seeds; one unit per prompt.
 
     A prompt without a training image gets a stand-in target: the picture of SOURCE that is most like its
-    other pictures, drawn at seeds of its own.
+    other pictures, drawn at seeds of its own. Where SOURCE replicates on none of the seeds, both models are
+    drawn at more of them before the prompt is said to be no memory.
     """
-    drawing, seeds = bench.settings.drawing(), bench.settings.audit_seeds
+    drawing, settings = bench.settings.drawing(), bench.settings
+    seeds, more = settings.audit_seeds, settings.further_seeds
     units = []
     for index, subject in enumerate(bench.progress(subjects, "replication", "prompt")):
         extra = 0 if subject.image is not None else STAND_IN_SEEDS
@@ -38,6 +40,10 @@ def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit
             target = _target(bench, subject)
             before = _draw(bench, bench.source, subject.prompt, seeds)
             after = _draw(bench, bench.patched, subject.prompt, seeds)
+            alike = similarities_to(before, target, bench.similarity, subject.mask)
+            if more and float(alike.max()) < bench.similarity.threshold:
+                before = torch.cat([before, _draw(bench, bench.source, subject.prompt, more)])
+                after = torch.cat([after, _draw(bench, bench.patched, subject.prompt, more)])
             equal = equal_seed_similarity(before, after, bench.similarity, subject.mask)
             unit = ReplicationUnit(
                 before=_drawn_seeds(bench, before, target, subject.mask),
@@ -48,7 +54,7 @@ def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit
             kept = {"before": before[:PICTURES_KEPT], "after": after[:PICTURES_KEPT]}
             return unit, {"target": target[None], **kept}
 
-        cost = drawing.forwards(2 * len(seeds) + extra)
+        cost = drawing.forwards(2 * (len(seeds) + len(more)) + extra)
         units.append(bench.unit(ReplicationUnit, ReplicationUnit.key(index), cost, measure))
     return units
 

@@ -31,6 +31,8 @@ from surgery.auditing.measures.pictures import (
 from surgery.errors import UsageError
 from surgery.files import expanded
 
+TABLE = "images.csv"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -89,9 +91,9 @@ def slug(prompt: str) -> str:
 def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
     if not folder.is_dir():
         raise UsageError(folder, "no such folder", "give the folder of the training images")
-    table = folder / "images.csv"
+    table = folder / TABLE
     if table.is_file():
-        return _table_mapping(table)
+        return table_mapping(table)
     numbers = {str(index): prompt for index, prompt in enumerate(prompts, start=1)}
     names = {slug(prompt): prompt for prompt in prompts}
     images, masks = {}, {}
@@ -106,7 +108,12 @@ def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Pat
     return images, masks
 
 
-def _table_mapping(table: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def table_mapping(table: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Caption -> image and caption -> mask, as `images.csv` says.
+
+    Raises:
+        UsageError: it cannot be read, or a line lacks its caption or image.
+    """
     images, masks = {}, {}
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:

@@ -101,6 +101,7 @@ class Attack(ABC):
             cross-attention closes without touching the rest of the weights.
         learns: whether the image itself is taught to the weights; see the module.
         informative: whether the attack has a say in the verdict; else it only shows where a memory sits.
+        wants_siblings: whether it uses the other memories; looking them up costs time.
         selection_seeds: picture seeds that choose the point and the variant.
         scored_seeds: picture seeds that are scored, none of them among the former.
     """
@@ -109,6 +110,7 @@ class Attack(ABC):
     passes_edit: ClassVar[bool]
     learns: ClassVar[bool] = False
     informative: ClassVar[bool] = True
+    wants_siblings: ClassVar[bool] = False
 
     selection_seeds: tuple[int, ...]
     scored_seeds: tuple[int, ...]

@@ -1,6 +1,6 @@
 """`audit.json`: the findings as a documented JSON object, with or without what is private.
 
-Format `surgery.audit/1`; docs/formats.md describes every field. Without `include_private` it holds no prompt
+Format `surgery.audit/2`; docs/formats.md describes every field. Without `include_private` it holds no prompt
 of the audited corpus, no picture and no path: prompts are named by salted hashes, in the order of the file.
 """
 
@@ -10,14 +10,15 @@ import math
 from statistics import median
 from typing import Any
 
-from surgery.auditing.findings import Findings
-from surgery.auditing.judgement.statistics import clopper_pearson, controls_needed
+from surgery.auditing.findings import AttackFindings, Findings
+from surgery.auditing.judgement.statistics import clopper_pearson
 from surgery.auditing.judgement.verdict import Verdict
 from surgery.auditing.measures.replication import Replication
-from surgery.auditing.units import AttackPair, AttackUnit
+from surgery.auditing.sensitivity import Sensitivity
+from surgery.auditing.units import AttackUnit
 from surgery.versions import audit_versions
 
-FORMAT = "surgery.audit/1"
+FORMAT = "surgery.audit/2"
 
 
 def audit_document(findings: Findings, include_private: bool) -> dict[str, Any]:
@@ -27,12 +28,13 @@ def audit_document(findings: Findings, include_private: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "verdict": checkpoint.word,
+        "phrase": checkpoint.phrase,
         "reason": checkpoint.reason,
         "counts": checkpoint.numbers["counts"],
-        "pooled_p_value": _rounded(checkpoint.numbers["pooled_p_value"]),
+        "pooled_p_values": _rounded(checkpoint.numbers.get("pooled_p_values", {})),
         "replication": _overall_replication(findings),
         "ordinary": _ordinary(findings, include_private),
-        "attack": _attack_summary(findings),
+        "attacks": {attack.name: _attack_summary(findings, attack) for attack in findings.attacks},
         "neurons": {
             "zeroed": findings.zeroed.as_json(),
             "count": findings.zeroed.count,
@@ -60,10 +62,15 @@ def _prompt(findings: Findings, index: int, include_private: bool) -> dict[str, 
     entry: dict[str, Any] = {"id": findings.ids[index]}
     if include_private:
         entry["prompt"] = findings.subjects[index].prompt
-    entry |= {"verdict": verdict.word, "code": verdict.code, "reason": verdict.reason}
+    entry |= {
+        "verdict": verdict.word,
+        "phrase": verdict.phrase,
+        "code": verdict.code,
+        "reason": verdict.reason,
+    }
     before, after = findings.replica(index, "before"), findings.replica(index, "after")
     if unit is None or before is None or after is None:
-        return {**entry, "replication": None, "attack": None}
+        return {**entry, "replication": None, "attacks": {}}
     equal = Replication(unit.equal_seeds, findings.threshold)
     entry["replication"] = {
         "target": "stand-in" if unit.stand_in else "training image",
@@ -76,8 +83,11 @@ def _prompt(findings: Findings, index: int, include_private: bool) -> dict[str, 
         },
         "equal_seed_similarity": {"median": round(equal.median, 4), "worst": round(equal.worst, 4)},
     }
-    pair = findings.pair(index)
-    entry["attack"] = _attack(findings, pair, verdict) if pair.made else None
+    entry["attacks"] = {
+        attack.name: _attack(findings, attack, index, verdict)
+        for attack in findings.attacks
+        if attack.pair(index).made
+    }
     return entry
 
 
@@ -87,29 +97,35 @@ def _share_json(replication: Replication) -> dict[str, Any]:
     return {**replication.as_json(), "share_interval": [round(low, 4), round(high, 4)]}
 
 
-def _attack(findings: Findings, pair: AttackPair, verdict: Verdict) -> dict[str, Any]:
+def _attack(findings: Findings, attack: AttackFindings, index: int, verdict: Verdict) -> dict[str, Any]:
+    """One attack on one prompt's image: a curve for each model, and the numbers that the verdict used."""
+    pair = attack.pair(index)
     either = pair.made[0]
     return {
         "steps": list(either.steps),
-        "starts": list(either.starts),
-        "source": curve_json(pair.source, findings.threshold) if pair.source else None,
-        "patched": curve_json(pair.patched, findings.threshold) if pair.patched else None,
-        **{name: _rounded(value) for name, value in verdict.numbers.items()},
+        "variants": list(either.variants),
+        **{
+            side: curve_json(unit, findings.threshold) if unit else None
+            for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
+        },
+        "judged": _rounded(verdict.numbers.get("attacks", {}).get(attack.name)),
     }
 
 
-def curve_json(unit: AttackUnit, threshold: float) -> dict[str, Any]:
-    """An attacked image's curve: `score`, `share` of its best restart per step; `by_restart` medians."""
-    medians = unit.medians()
-    best = [values.index(max(values)) for values in medians]
-    shares = [
-        sum(value >= threshold for value in restarts[place]) / len(restarts[place])
-        for restarts, place in zip(unit.similarities[0], best, strict=True)
-    ]
+def curve_json(unit: AttackUnit, threshold: float, mask: int = 0) -> dict[str, Any]:
+    """An attacked image: what it scored, what chose that point, and the curve that it was chosen from."""
+    point, variant = unit.chosen[mask]
+    seeds = unit.scored[mask][-1]
     return {
-        "score": [round(score, 4) for score in unit.curve()],
-        "share": [round(share, 4) for share in shares],
-        "by_restart": [[round(value, 4) for value in values] for values in zip(*medians, strict=True)],
+        "score": round(unit.score(mask), 4),
+        "highest": round(unit.highest[mask], 4),
+        "replicas": round(sum(value >= threshold for value in seeds) / len(seeds), 4),
+        "chosen_step": unit.steps[point],
+        "chosen_variant": unit.variants[variant],
+        "curve": [round(value, 4) for value in unit.curve(mask)],
+        "by_variant": [
+            [round(value, 4) for value in values] for values in zip(*unit.by_variant(mask), strict=True)
+        ],
         "sample_forwards": unit.cost.sample_forwards,
         "seconds": unit.cost.seconds,
     }
@@ -173,39 +189,53 @@ def _ordinary(findings: Findings, include_private: bool) -> dict[str, Any] | Non
     return {**summary, "timesteps": timesteps, "quality": findings.quality or None, "by_prompt": by_prompt}
 
 
-def _attack_summary(findings: Findings) -> dict[str, Any] | None:
-    if not findings.settings.attack:
-        return None
-    controls = findings.attack.controls
-    attacked = [pair for pair in findings.attack.pairs if pair]
-    units = [*controls, *(unit for pair in attacked for unit in pair.made)]
-    again = [pair.patched.score() >= findings.threshold for pair in attacked if pair.patched]
+def _attack_summary(findings: Findings, attack: AttackFindings) -> dict[str, Any]:
+    attacked = [pair.patched for pair in attack.pairs if pair and pair.patched]
+    again = [unit.highest[0] >= findings.threshold for unit in attacked]
     low, high = clopper_pearson(sum(again), len(again))
     return {
-        "steps": list(findings.settings.curve),
-        "restarts": findings.settings.restarts,
+        "effort": attack.effort,
+        "passes_edit": attack.passes_edit,
+        "learns": attack.learns,
+        "counts": attack.counts,
         "attacked_prompts": len(again),
         "replicating_after_attack": sum(again),
         "replicating_after_attack_interval": [round(low, 4), round(high, 4)],
         "controls": {
             "kind": findings.control_kind,
-            "count": len(controls),
-            "needed": controls_needed(findings.settings.alpha),
-            "scores": [round(unit.score(), 4) for unit in controls],
-            "curves": [curve_json(unit, findings.threshold)["score"] for unit in controls],
+            "count": len(attack.controls),
+            "scores": [round(unit.score(), 4) for unit in attack.controls],
+            "highest": [round(unit.highest[0], 4) for unit in attack.controls],
+            "curves": [[round(value, 4) for value in unit.curve()] for unit in attack.controls],
+            "twin_scores": [round(unit.score(), 4) for unit in attack.controls_twin],
         },
+        "canaries": _canaries(attack.canaries),
         "cost": {
-            "images": len(units),
-            "sample_forwards": sum(unit.cost.sample_forwards for unit in units),
-            "seconds": round(sum(unit.cost.seconds for unit in units), 2),
+            "images": len(attack.units),
+            "sample_forwards": sum(unit.cost.sample_forwards for unit in attack.units),
+            "seconds": round(sum(unit.cost.seconds for unit in attack.units), 2),
         },
+    }
+
+
+def _canaries(found: Sensitivity | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "wanted": found.wanted,
+        "took": found.took,
+        "found_before": found.found(found.before),
+        "found_after_weak_edit": found.found(found.weakly_edited),
+        "blind": found.blind,
     }
 
 
 def _rounded(value: Any) -> Any:
     """Six digits; an infinite effect, which JSON cannot say, becomes None."""
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_rounded(one) for one in value]
     return value
