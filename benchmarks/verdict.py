@@ -1,13 +1,15 @@
-"""Does the audit tell the truth? `python benchmarks/verdict.py [-o FOLDER] [--twin PATH]`.
+"""Does the audit tell the truth? `python benchmarks/verdict.py [-o FOLDER] [--models MODEL ...]`.
 
-Three audits of the planted images, with the embedded testbed as SOURCE each time:
+Audits of the planted images, with the embedded testbed as SOURCE each time. PATCHED is
 
-1. unpatched: PATCHED is the testbed itself; the truth is `still replicates` for every memory;
-2. patched: every planted row zeroed by `surgery.patch`; whatever is true;
-3. twin: the same training without the planted images; the truth is `removed` for every memory.
+1. unpatched: the testbed itself; the truth is `still replicates` for every memory;
+2. zeroed: every planted row zeroed by `surgery.patch`; the images are still in the weights (docs/audit.md);
+3. closed: an edit that hardened cross-attention alone, `--closed EDIT`; the images are still in the weights;
+4. hardened: an edit that hardened the whole denoiser, `--hardened EDIT`; whatever is true;
+5. twin: the same training without the planted images; the truth is `removed` for every memory.
 
-The table verdict x model is printed, with the scores behind it. Audits run side by side, one thread each.
-Default sizes take about a quarter of an hour on two cores; `--memories 6` gives a first look.
+The table verdict x model x attack is printed, with the scores behind it. Audits run side by side, one thread
+each. `--memories 6 --attack output` gives a first look in minutes; the defaults take hours on two cores.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TWIN = ROOT / "tests" / "data" / "twin.safetensors"
+MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Job:
     patched: str
     output: str
     memories: int | None
-    attack: bool
+    twin: str | None
     options: Mapping[str, Any]
 
 
@@ -66,7 +69,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from control_drawings import control_pictures
+    from control_drawings import DRAWINGS, control_pictures
 
     from surgery.auditing.audit import audit
     from surgery.auditing.measures.pictures import to_bytes_range
@@ -87,9 +90,13 @@ def run_job(job: Job) -> dict[str, Any]:
             for memory in memories
             if memory.window is not None
         },
-        control_images=[to_bytes_range(torch.from_numpy(picture)) for picture in control_pictures()],
+        control_images={
+            name: to_bytes_range(torch.from_numpy(picture))
+            for name, picture in zip(DRAWINGS, control_pictures(), strict=True)
+        },
+        twin=None if job.twin is None else load_variant(job.planted, job.twin),
         output=job.output,
-        settings=AuditSettings(attack=job.attack, **job.options),
+        settings=AuditSettings(**job.options),
         include_private=True,
     )
     names = [memory.name for memory in memories]
@@ -112,44 +119,96 @@ def patched_folder(planted: str, folder: Path) -> str:
     return str(folder)
 
 
+def edited_folder(planted: str, edit: str, folder: Path) -> str:
+    """The testbed with an edit of `surgery harden` applied; UNet weights and pipelines stay as they are."""
+    from surgery import patch
+
+    if not (Path(edit) / "edit.json").is_file():
+        return edit
+    patch(planted, edit, folder)
+    return str(folder)
+
+
 def print_table(documents: list[dict[str, Any]]) -> None:
-    """Verdict x model, then each prompt's scores."""
+    """Verdict x model, then attack x model, then each prompt's scores."""
     from surgery.auditing.judgement.verdict import WORDS
 
     print(f"\n{'model':<10} " + " ".join(f"{word:>20}" for word in WORDS) + "   checkpoint")
     for document in documents:
         counts = " ".join(f"{document['counts'][word]:>20}" for word in WORDS)
-        print(f"{document['job']:<10} {counts}   {document['verdict']}")
+        print(f"{document['job']:<10} {counts}   {document['phrase']}")
+    print(f"\n{'model':<10} {'attack':<14} {'brought back':>13} {'median':>7} {'highest':>8} {'controls':>9}"
+          f" {'their highest':>14} {'forwards':>10} {'seconds':>8}")  # fmt: skip
     for document in documents:
-        before, after = (document["replication"][side] for side in ("before", "after"))
-        print(
-            f"\n{document['job']}: replication {before['share']:.0%} -> {after['share']:.0%}"
-            f" of {after['pictures']} pictures; {document['reason']};"
-            f" {document['work']['sample_forwards']} sample-forwards, {document['wall_seconds']:.0f} s"
-        )
-        if not document["attack"] or not document["attack"]["attacked_prompts"]:
-            continue
-        controls = document["attack"]["controls"]["scores"]
-        print(
-            f"  pooled p {document['pooled_p_value']:.2g}; controls: median {median(controls):.2f}, "
-            f"highest {max(controls):.2f}, {len(controls)} images"
-        )
-        print(f"  {'memory':<10} {'SOURCE':>7} {'PATCHED':>8}   curve of PATCHED         p     verdict")
-        for name, entry in zip(document["names"], document["prompts"], strict=True):
-            attack = entry["attack"]
-            if attack is None or not attack["patched"] or not attack["source"]:
-                print(f"  {name:<10} {'-':>7} {'-':>8}   {entry['verdict']}")
+        for name, attack in document["attacks"].items():
+            scores = attack_scores(document, name)
+            if not scores:
                 continue
-            source, patched = attack["source"]["score"], attack["patched"]["score"]
-            curve = " ".join(f"{score:5.2f}" for score in patched)
-            p_value = f"{attack['p_value']:.3f}" if attack.get("p_value") is not None else "-"
+            controls = attack["controls"]["scores"] or [float("nan")]
             print(
-                f"  {name:<10} {max(source):>7.2f} {max(patched):>8.2f}   {curve}   {p_value:>6}  "
-                f"{entry['verdict']}"
+                f"{document['job']:<10} {name + ' ' + str(attack['effort']):<14} "
+                f"{attack['replicating_after_attack']:>6} of {attack['attacked_prompts']:<3} "
+                f"{median(scores):>7.2f} {max(scores):>8.2f} {median(controls):>9.2f} {max(controls):>14.2f} "
+                f"{attack['cost']['sample_forwards']:>10} {attack['cost']['seconds']:>8.0f}"
             )
+    for document in documents:
+        print_prompts(document)
 
 
-def main() -> None:
+def attack_scores(document: dict[str, Any], name: str) -> list[float]:
+    """What one attack scored on PATCHED, prompt by prompt."""
+    found = [entry["attacks"].get(name) for entry in document["prompts"]]
+    return [one["patched"]["score"] for one in found if one and one["patched"]]
+
+
+def print_prompts(document: dict[str, Any]) -> None:
+    """One model's prompts: the score of every attack, SOURCE's in brackets."""
+    before, after = (document["replication"][side] for side in ("before", "after"))
+    print(
+        f"\n{document['job']}: replication {before['share']:.0%} -> {after['share']:.0%}"
+        f" of {after['pictures']} pictures; {document['reason']};"
+        f" {document['work']['sample_forwards']} sample-forwards, {document['wall_seconds']:.0f} s"
+    )
+    print(f"  {'memory':<10}" + "".join(f" {name:>20}" for name in document["attacks"]) + "   verdict")
+    for name, entry in zip(document["names"], document["prompts"], strict=True):
+        cells = [
+            f"{shown(attack['patched'])} {shown(attack['twin'])} ({shown(attack['source'])})"
+            if (attack := entry["attacks"].get(which))
+            else "-"
+            for which in document["attacks"]
+        ]
+        print(f"  {name:<10}" + "".join(f" {cell:>20}" for cell in cells) + f"   {entry['phrase']}")
+
+
+def shown(unit: dict[str, Any] | None) -> str:
+    """A score; nothing where there is none."""
+    return f"{unit['score']:.2f}" if unit else ""
+
+
+def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The settings of every audit, from the command line."""
+    options: dict[str, Any] = {
+        "seeds": parsed.seeds,
+        "steps": parsed.steps,
+        "guidance": parsed.guidance,
+        "restarts": parsed.restarts,
+        "attack": tuple(parsed.attack.split(",")) if parsed.attack else (),
+        "attack_guidance": tuple(float(word) for word in parsed.attack_guidance.split(",")),
+        "attack_seeds": parsed.attack_seeds,
+        "ordinary": parsed.ordinary,
+        "canaries": parsed.canaries,
+        "batch_size": 32,
+    }
+    for name in ("curve", "output_curve", "relearn_curve", "revive_curve", "latent_curve"):
+        if (given := getattr(parsed, name)) is not None:
+            options[name] = tuple(int(step) for step in given.split(","))
+    for name in ("similarity", "sscd"):
+        if getattr(parsed, name) is not None:
+            options[name] = getattr(parsed, name)
+    return options
+
+
+def arguments() -> argparse.Namespace:
     """The command line of the benchmark."""
     from surgery.testbed.load import PLANTED_FOLDER
 
@@ -158,40 +217,40 @@ def main() -> None:
         "--planted", default=str(PLANTED_FOLDER), help="the testbed (default: the embedded one)"
     )
     parser.add_argument("--twin", default=str(TWIN), help="pipeline folder, or UNet weights")
+    parser.add_argument("--closed", help="edit of rung 1, pipeline folder or UNet weights")
+    parser.add_argument("--hardened", help="edit of rung 2, pipeline folder or UNet weights")
     parser.add_argument("-o", "--output", help="keep the audits here (default: a temporary folder)")
-    parser.add_argument("--models", nargs="+", default=["unpatched", "patched", "twin"], metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=["unpatched", "zeroed", "twin"], choices=MODELS)
+    parser.add_argument("--against-twin", action="store_true", help="give every audit the twin as its floor")
     parser.add_argument("--memories", type=int, help="only the first N")
+    parser.add_argument("--attack", default="embedding,output", help="names; '' for none")
+    parser.add_argument("--attack-guidance", default="1,3")
+    parser.add_argument("--guidance", type=float, default=1.0, help="the pipeline's own")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=1)
-    parser.add_argument("--curve", default="0,10,25,50")
-    parser.add_argument("--attack-seeds", type=int, default=4)
+    parser.add_argument("--curve", default="0,50,200")
+    for name in ("output", "relearn", "revive", "latent"):
+        parser.add_argument(f"--{name}-curve")
+    parser.add_argument("--attack-seeds", type=int, default=8)
+    parser.add_argument("--canaries", type=int, default=0)
     parser.add_argument("--similarity", default=None, help="default: the package's")
     parser.add_argument("--sscd", default=None, help="SSCD file instead")
     parser.add_argument("--ordinary", type=int, default=12)
     parser.add_argument("--processes", type=int, default=2)
-    parsed = parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="print the documents")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the audits side by side, print the tables."""
+    parsed = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
-    options: dict[str, Any] = {
-        "seeds": parsed.seeds,
-        "steps": parsed.steps,
-        "guidance": 1.0,
-        "restarts": parsed.restarts,
-        "curve": tuple(int(step) for step in parsed.curve.split(",")),
-        "attack_seeds": parsed.attack_seeds,
-        "ordinary": parsed.ordinary,
-        "batch_size": 32,
-    }
-    for name in ("similarity", "sscd"):
-        if getattr(parsed, name) is not None:
-            options[name] = getattr(parsed, name)
+    options = audit_options(parsed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(parsed.output or temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {"unpatched": parsed.planted, "twin": parsed.twin}
-        if "patched" in parsed.models:
-            patched = folder / "patched-checkpoint"
-            paths["patched"] = str(patched) if patched.exists() else patched_folder(parsed.planted, patched)
+        paths = model_paths(parsed, folder)
         jobs = [
             Job(
                 name,
@@ -199,19 +258,34 @@ def main() -> None:
                 paths[name],
                 str(folder / name),
                 parsed.memories,
-                name != "unpatched",
-                options,
+                parsed.twin if parsed.against_twin else None,
+                options if name != "unpatched" else {**options, "attack": ()},
             )
             for name in parsed.models
         ]
-        # the long audits first; spawn, because torch and fork do not mix
-        jobs.sort(key=lambda job: job.name == "unpatched")
         with multiprocessing.get_context("spawn").Pool(min(parsed.processes, len(jobs))) as pool:
-            found = {document["job"]: document for document in pool.imap_unordered(run_job, jobs)}
-        documents = [found[name] for name in parsed.models]
-        print_table(documents)
+            documents = pool.map(run_job, jobs, chunksize=1)
         if parsed.output:
-            (folder / "verdict.json").write_text(json.dumps(documents))
+            (folder / "verdict.json").write_text(json.dumps(documents, indent=1))
+    if parsed.json:
+        print(json.dumps(documents))
+    else:
+        print_table(documents)
+
+
+def model_paths(parsed: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """Name -> where the model lies, made first where need be."""
+    paths = {"unpatched": parsed.planted, "twin": parsed.twin}
+    if "zeroed" in parsed.models:
+        zeroed = folder / "zeroed-checkpoint"
+        paths["zeroed"] = str(zeroed) if zeroed.exists() else patched_folder(parsed.planted, zeroed)
+    for name in ("closed", "hardened"):
+        if name in parsed.models:
+            given = getattr(parsed, name)
+            if given is None:
+                sys.exit(f"--models {name} needs --{name} EDIT; surgery harden makes one")
+            paths[name] = edited_folder(parsed.planted, given, folder / f"{name}-checkpoint")
+    return paths
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def read_controls(given: GivenControls | None, size: tuple[int, int]) -> list[Co
         size: (height, width) that the model draws; pictures of a folder are cut and scaled to it.
 
     Raises:
-        UsageError: there is no such folder, no picture in it, or one that cannot be read or has another shape.
+        UsageError: there is no such folder, no picture in it, or one that cannot be read or fits badly.
     """
     if given is None:
         return None

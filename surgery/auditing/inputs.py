@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from surgery.auditing.bench import Bench
 from surgery.auditing.budget import Budget
 from surgery.auditing.controls import Control, GivenControls, captioned, read_controls
