@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from surgery.auditing.attack.pictures import picture_seeds_of
 from surgery.auditing.attack.protocol import Attack, Point, Target
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import generate
@@ -57,11 +58,7 @@ class GraftAttack(Attack):
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> GraftAttack:
         """The attack as the settings of an audit ask for it."""
-        return cls(
-            selection_seeds=tuple(settings.seeds_for("selection", settings.selection_seeds)),
-            scored_seeds=tuple(settings.seeds_for("scored", settings.attack_seeds)),
-            drawing=settings.drawing(),
-        )
+        return cls(**picture_seeds_of(settings), drawing=settings.drawing())
 
     def variants(self, target: Target) -> tuple[str, ...]:
         """The parts, "nothing" first.

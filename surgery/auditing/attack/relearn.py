@@ -7,7 +7,8 @@ takes.
 1. Fine-tune on the ONE image with its caption: Adam, a batch of noised copies of it per step. Two learners:
    the whole denoiser, and additions of rank 4 to the attention projections (LoRA). Their rates stand in
    `surgery.model.finetuning`.
-2. After so many steps, draw pictures of the caption, without guidance and at the pipeline's own.
+2. After so many steps, draw pictures of the caption at the pipeline's guidance (without any it makes hardly
+   a difference: the caption itself is taught).
 3. The score is the mean over the curve (`Attack.learns`): the sooner, the higher. `steps_to_replicate` says
    after how many steps the picture is a replica.
 
@@ -23,6 +24,7 @@ from typing import ClassVar
 
 import torch
 
+from surgery.auditing.attack.pictures import picture_seeds_of
 from surgery.auditing.attack.protocol import Attack, Point, Target
 from surgery.auditing.attack.teaching import lessons, teach
 from surgery.auditing.drawing import Drawing
@@ -44,7 +46,7 @@ class RelearnAttack(Attack):
     Attributes:
         curve: after how many steps pictures are drawn, rising; the last is the length of the attack.
         batch: noised copies of the image per step.
-        drawings: one per guidance at which pictures are drawn.
+        drawing: of the pictures.
         whole_rate, low_rank_rate: of Adam, on a denoiser as wide as the testbed's.
         batch_size: the most samples in one pass.
     """
@@ -55,7 +57,7 @@ class RelearnAttack(Attack):
 
     curve: tuple[int, ...]
     batch: int
-    drawings: tuple[Drawing, ...]
+    drawing: Drawing
     batch_size: int
     whole_rate: float = WHOLE_RATE
     low_rank_rate: float = LOW_RANK_RATE
@@ -63,20 +65,19 @@ class RelearnAttack(Attack):
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> RelearnAttack:
         """The attack as the settings of an audit ask for it."""
+        seeds = picture_seeds_of(settings)
         return cls(
-            selection_seeds=tuple(settings.seeds_for("selection", settings.selection_seeds)),
-            scored_seeds=tuple(settings.seeds_for("scored", settings.attack_seeds)),
+            selection_seeds=seeds["selection_seeds"],
+            scored_seeds=seeds["scored_seeds"],
             curve=tuple(settings.relearn_curve),
             batch=settings.attack_batch,
-            drawings=tuple(
-                Drawing(settings.steps, one, settings.batch_size) for one in sorted({1.0, settings.guidance})
-            ),
+            drawing=settings.drawing(),
             batch_size=settings.batch_size * 2,
         )
 
     def variants(self, target: Target) -> tuple[str, ...]:
-        """Each learner at each guidance."""
-        return tuple(f"{one}, guidance {drawing.guidance:g}" for one in LEARNERS for drawing in self.drawings)
+        """The learners."""
+        return LEARNERS
 
     @property
     def effort(self) -> int:
@@ -86,8 +87,7 @@ class RelearnAttack(Attack):
     def cost(self) -> int:
         """The sample-forwards of attacking one image: gradient steps, and all pictures of the curve."""
         pictures = (len(self.selection_seeds) + len(self.scored_seeds)) * len(self.curve)
-        drawn = sum(one.forwards(pictures) for one in self.drawings)
-        return len(LEARNERS) * (self.effort * self.batch + drawn)
+        return len(LEARNERS) * (self.effort * self.batch + self.drawing.forwards(pictures))
 
     def draw(self, model: LiveModel, target: Target) -> Iterator[Point]:
         """Teach both learners side by side, and draw at each point of the curve; see `Attack.draw`."""
@@ -113,18 +113,14 @@ class _Pictures:
     learnt: bool
 
     def __call__(self, places: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
-        drawn: dict[tuple[int, int], torch.Tensor] = {}  # (learner, guidance) -> pictures
-        found = []
-        for place in places:
-            learner, guidance = divmod(place, len(self.attack.drawings))
-            # before the first step both draw what the model itself draws
-            key = (learner if self.learnt else 0, guidance)
-            if key not in drawn:
-                with self.learners[key[0]].applied():
-                    drawing = self.attack.drawings[guidance]
-                    drawn[key] = generate(self.model, [self.prompt], seeds, drawing, quiet=True)[0]
-            found.append(drawn[key])
-        return torch.stack(found)
+        drawn: dict[int, torch.Tensor] = {}  # learner -> pictures
+        # before the first step both draw what the model itself draws
+        chosen = [place if self.learnt else 0 for place in places]
+        for place in dict.fromkeys(chosen):
+            with self.learners[place].applied():
+                found = generate(self.model, [self.prompt], seeds, self.attack.drawing, quiet=True)
+            drawn[place] = found[0]
+        return torch.stack([drawn[place] for place in chosen])
 
 
 def steps_to_replicate(unit: AttackUnit, threshold: float, mask: int = 0) -> int | None:

@@ -25,7 +25,8 @@ from typing import ClassVar
 
 import torch
 
-from surgery.auditing.attack.embedding import draw_from_embeddings
+from surgery.auditing.attack.conditioned import draw_conditioned
+from surgery.auditing.attack.pictures import picture_seeds_of
 from surgery.auditing.attack.protocol import Attack, Point, Target
 from surgery.auditing.attack.teaching import Lessons, lessons, seek_embedding, teach
 from surgery.auditing.drawing import Drawing
@@ -71,9 +72,10 @@ class ReviveAttack(Attack):
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> ReviveAttack:
         """The attack as the settings of an audit ask for it."""
+        seeds = picture_seeds_of(settings)
         return cls(
-            selection_seeds=tuple(settings.seeds_for("selection", settings.selection_seeds)),
-            scored_seeds=tuple(settings.seeds_for("scored", settings.attack_seeds)),
+            selection_seeds=seeds["selection_seeds"],
+            scored_seeds=seeds["scored_seeds"],
             curve=tuple(settings.revive_curve),
             batch=settings.attack_batch,
             drawings=tuple(
@@ -184,4 +186,4 @@ class _Asked:
                 self.target.seed,
                 attack.batch_size,
             )
-        return draw_from_embeddings(self.model, self.found[which], seeds, drawing)[0]
+        return draw_conditioned(self.model, self.found[which], seeds, drawing)[0]
