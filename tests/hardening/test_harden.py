@@ -74,10 +74,8 @@ def test_the_edit_is_whole_and_patch_applies_it(once, tmp_path):
     written = tensors_of(result.edit)
     denoiser = load_pipeline(PLANTED_FOLDER, device="cpu").denoiser
     assert written.keys() == dict(denoiser.named_parameters()).keys()
-    changed = [
-        name for name, value in denoiser.named_parameters() if (written[name] != value.detach().numpy()).any()
-    ]
-    assert len(changed) > 0.9 * len(written)
+    before = {name: value.detach().numpy() for name, value in denoiser.named_parameters()}
+    assert sum((written[name] != before[name]).any() for name in written) > 0.9 * len(written)
     for layer, rows in NEURONS.items():
         assert not written[f"{layer}.weight"][list(rows)].any()
     patch(PLANTED_FOLDER, result.edit, tmp_path / "out")
@@ -89,11 +87,8 @@ def test_the_edit_is_whole_and_patch_applies_it(once, tmp_path):
 
 def test_nothing_private_is_written(once):
     result, folder = once
-    assert sorted(file.name for file in result.edit.iterdir()) == [
-        "edit.json",
-        "edit.safetensors",
-        "hardening.json",
-    ]
+    names = sorted(file.name for file in result.edit.iterdir())
+    assert names == ["edit.json", "edit.safetensors", "hardening.json"]
     assert [file.name for file in folder.iterdir()] == ["edit"], "the state outlived the run"
     for file in result.edit.iterdir():
         content = file.read_bytes()
@@ -144,9 +139,9 @@ def test_the_rung_closed_changes_cross_attention_alone(tmp_path):
 
 def test_without_images_or_neurons_the_prompts_are_hardened_by_themselves(tmp_path):
     """SOURCE's own replicas stand in, and what rows did not resolve is trained away from its prompt."""
-    settings = replace(SMALL, rounds=1, first_gate=1, drawing_steps=8)
+    settings = replace(SMALL, rounds=1, first_gate=1, drawing_steps=16, surrogates=2)
     result = run(tmp_path / "edit", settings, images=None, neurons=None)
-    assert [one["resolved_by_rows"] for one in result.document["prompts"]] == [False, False]
+    assert not all(one["resolved_by_rows"] for one in result.document["prompts"])
     assert not load_edit(result.edit).neurons.count
 
 
