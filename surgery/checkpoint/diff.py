@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from surgery.checkpoint.comparison.files import compare_files
 from surgery.checkpoint.comparison.pairing import Pairing, WeightSet, pair_checkpoints
 from surgery.checkpoint.comparison.tensors import compare_tensors
 from surgery.checkpoint.comparison.violations import violations
+from surgery.checkpoint.edit.edit_file import Edit, GivenEdit, load_edit
 from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.formats.opening import open_pickle
 from surgery.checkpoint.formats.same_bytes import equal_tensors
@@ -26,7 +27,7 @@ from surgery.checkpoint.formats.weights import Progress
 from surgery.checkpoint.survey.source import locate
 from surgery.checkpoint.survey.survey import survey
 from surgery.errors import SurgeryError, UsageError
-from surgery.neurons import NeuronSet, load_neurons
+from surgery.neurons import NeuronSet
 from surgery.progress import byte_progress
 
 
@@ -34,7 +35,7 @@ def diff(
     a: str | Path,
     b: str | Path,
     *,
-    plan: NeuronSet | Mapping[str, Sequence[int]] | str | Path | None = None,
+    plan: GivenEdit | None = None,
     revision: str | None = None,
     tolerance: float = 0.0,
     changes: Sequence[Change] = (),
@@ -45,7 +46,8 @@ def diff(
     Args:
         a: the first, with a plan the source.
         b: the second, with a plan the patched one.
-        plan: neurons; the result then says whether the difference is exactly that these are zero in B.
+        plan: neurons, or an edit; the result then says whether the difference is exactly that the rows are
+            zero in B, and the trained tensors what the edit says.
         revision: of A, where it is a Hub id: branch, tag or commit.
         tolerance: relative difference of two values that counts as none; above 0 it also bridges dtypes (an
             fp16 twin against float32). 0 compares bytes.
@@ -63,11 +65,11 @@ def diff(
         raise UsageError(
             "--tolerance", f"{tolerance} is not a number of at least 0", "give 0.001 for half precision"
         )
-    neurons = NeuronSet() if plan is None else load_neurons(plan)[0]
-    planned = None if plan is None and not changes else changes
+    edit = Edit(NeuronSet()) if plan is None else load_edit(plan)
+    planned = None if plan is None and not changes else (*edit.changes, *changes)
     pairing = pair_checkpoints(survey(locate(a, revision), open_pickle), survey(locate(b), open_pickle))
     try:
-        return _diff(pairing, planned, neurons, tolerance, quiet)
+        return _diff(pairing, planned, edit.neurons, tolerance, quiet)
     except OSError as error:
         raise SurgeryError(f"{a}, {b}", f"could not be compared ({error})", "run again") from error
 

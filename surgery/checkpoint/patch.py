@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.checkpoint.edit.destination import check_free, check_not_holding, check_output, check_space
+from surgery.checkpoint.edit.edit_file import GivenEdit, load_edit
 from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.edit.hashing import Hashes, hash_file
 from surgery.checkpoint.edit.hidden_copies import check_no_hidden_copy
@@ -37,7 +38,6 @@ from surgery.checkpoint.survey.family import checkpoint_family
 from surgery.checkpoint.survey.roles import CheckpointFile
 from surgery.checkpoint.survey.source import FILE, locate
 from surgery.checkpoint.survey.survey import survey
-from surgery.neurons import NeuronSet, load_neurons
 from surgery.progress import byte_progress
 
 
@@ -70,7 +70,7 @@ class PatchResult:
 
 def patch(
     source: str | Path,
-    neurons: NeuronSet | Mapping[str, Sequence[int]] | str | Path,
+    neurons: GivenEdit,
     output: str | Path,
     *,
     revision: str | None = None,
@@ -89,7 +89,8 @@ def patch(
         source: a diffusers folder, a single file (.safetensors, or a .bin/.ckpt pickle), or a Hub id in the
             cache.
         neurons: a `NeuronSet`, layer name -> rows, or the path of a `neurons.json` (whose fingerprint is
-            checked).
+            checked); or the folder of an edit that `surgery.harden` made, whose trained tensors take the
+            place of the denoiser's in every copy as well.
         output: the folder, or the `.safetensors` file, to write; its parent exists.
         revision: for a Hub id.
         force: replace an output that an earlier patch wrote.
@@ -111,7 +112,7 @@ def patch(
         SurgeryError: writing failed; nothing was left behind.
     """
     started = time.perf_counter()
-    neuron_set, fingerprint = load_neurons(neurons)
+    edit = load_edit(neurons)
     found = locate(source, revision)
     is_file = found.kind == FILE
     destination = check_output(found, Path(output))
@@ -121,14 +122,14 @@ def patch(
     check_not_holding(destination, [file.location for file in checkpoint.files])
     plan = make_plan(
         checkpoint,
-        neuron_set,
-        fingerprint=fingerprint,
+        edit.neurons,
+        fingerprint=edit.fingerprint,
         any_model=any_model,
         keep=keep,
         follow_links=follow_links,
         strict=strict,
         output_name=destination.name,
-        changes=changes,
+        changes=(*edit.changes, *changes),
     )
     check_space(destination, plan.total_bytes)
     family = checkpoint_family(plan.checkpoint)

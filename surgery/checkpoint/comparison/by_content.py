@@ -7,7 +7,7 @@ nothing may be in B that has no counterpart in A, be it a tensor, a file or a wo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from surgery.checkpoint.comparison.difference import ADDED, CHANGED, Difference, SetDifference
 from surgery.checkpoint.comparison.in_place import linked_files
@@ -23,8 +23,8 @@ from surgery.checkpoint.survey.roles import CONVERT, LEAVE_OUT, CheckpointFile
 from surgery.checkpoint.survey.survey import SINGLE
 from surgery.neurons import shortened_rows
 
-# (weights of A, tensor name in them) -> the edit and all edits of its file
-PlannedEdits = Mapping[tuple[int, str], tuple[Edit, FileEdits]]
+# (weights of A, tensor name in them) -> its edits and all edits of its file
+PlannedEdits = Mapping[tuple[int, str], tuple[Sequence[Edit], FileEdits]]
 _ENTRY_FIELDS = {"dtype", "shape", "data_offsets"}
 
 
@@ -39,11 +39,11 @@ def content_violations(
         plan: what `patch` would do with A.
         tolerance: as for `compare_tensors`.
     """
-    planned = {
-        (id(task.file.weights), edit.tensor.name): (edit, task.edits)
-        for task in plan.tasks
-        for edit in task.edits
-    }
+    planned: dict[tuple[int, str], tuple[list[Edit], FileEdits]] = {}
+    for task in plan.tasks:
+        for edit in task.edits:
+            place = (id(task.file.weights), edit.tensor.name)
+            planned.setdefault(place, ([], task.edits))[0].append(edit)
     denoisers = 0
     for (first, second), each in zip(pairing.pairs, difference.sets, strict=True):
         denoisers += any(value_name(name) for name in second.tensors)
@@ -71,9 +71,9 @@ def _set_violations(
         if (id(weights), tensor.name) in planned
     }
     for changed in each.changed:
-        rows = edits[changed.name][0].rows if changed.name in edits else ()
-        yield from _tensor_violations(label, changed, rows)
-    for name, (edit, all_edits) in edits.items():
+        own = edits[changed.name][0] if changed.name in edits else ()
+        yield from _tensor_violations(label, changed, {row for edit in own for row in edit.rows})
+    for name, edit, all_edits in ((name, edit, all_) for name, (own, all_) in edits.items() for edit in own):
         if name in second.tensors:
             for row in _wrong_rows(edit, all_edits, first.tensors[name], second.tensors[name], tolerance):
                 yield f"{label}: row {row} of {name} {edit.content.failure}"
@@ -102,11 +102,11 @@ def _wrong_rows(
             yield row
 
 
-def _tensor_violations(label: str, tensor: TensorDifference, planned: tuple[int, ...]) -> Iterator[str]:
+def _tensor_violations(label: str, tensor: TensorDifference, planned: Set[int]) -> Iterator[str]:
     if tensor.rows is None:
         yield f"{label}: {tensor.name} has another shape or dtype"
         return
-    unplanned = sorted(set(tensor.rows) - set(planned))
+    unplanned = sorted(set(tensor.rows) - planned)
     if unplanned or not tensor.rows:
         rows = shortened_rows(unplanned)
         yield f"{label}: {tensor.name} differs in {len(unplanned)} unplanned rows {rows}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from surgery.checkpoint.formats.safetensors_file import Tensor, joined, row_positions
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
@@ -35,6 +35,10 @@ class Content(Protocol):
         """The new bytes from `begin` up to `end`, counted from the start of the tensor."""
         ...
 
+    def entry(self, edit: Edit) -> Any:
+        """What the manifest says of an edit, under the tensor's name."""
+        ...
+
 
 class Zeros:
     """True zero bytes: multiplying by zero would leave -0.0 and NaN behind."""
@@ -45,6 +49,10 @@ class Zeros:
     def read(self, begin: int, end: int) -> bytes:
         """`end - begin` zero bytes."""
         return bytes(end - begin)
+
+    def entry(self, edit: Edit) -> list[int]:
+        """The rows."""
+        return list(edit.rows)
 
 
 ZEROS = Zeros()
@@ -120,8 +128,12 @@ class FileEdits:
         return data if changed is None else bytes(changed)
 
     def within(self, tensor: Tensor) -> list[Span]:
-        """The edited ranges of one tensor."""
-        return [span for span in self.ranges if span[0] < tensor.end and span[1] > tensor.begin]
+        """The edited ranges of one tensor; where its neighbors are edited too, ranges run on into them."""
+        return [
+            (max(begin, tensor.begin), min(end, tensor.end))
+            for begin, end in self.ranges
+            if begin < tensor.end and end > tensor.begin
+        ]
 
 
 class Change(Protocol):

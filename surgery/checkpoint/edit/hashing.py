@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from surgery.checkpoint.edit.edits import ZEROS
 from surgery.checkpoint.edit.plan import FileTask
 from surgery.checkpoint.edit.writing import side_content
 from surgery.checkpoint.survey.roles import CONVERT
@@ -56,6 +57,8 @@ def hash_file(task: FileTask, whole: bool, stop: threading.Event) -> Hashes:
         return Hashes(_sha256_of_source(task), output)
     spans = [(0, weights.header.data_start)] + [(tensor.begin, tensor.end) for tensor in task.value_tensors]
     layers = _sha256_of_spans(task, spans, stop) if task.value_tensors else (None, None)
+    # trained tensors lie outside the value layers: only the hash of the whole file vouches for them
+    whole = whole or any(edit.content is not ZEROS for edit in task.edits)
     if not whole and task.output_bytes > HASHED_WHOLE:
         return Hashes(None, None, *layers)
     source, output = _sha256_of_spans(task, [(0, weights.header.file_bytes)], stop)

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from surgery.checkpoint.edit.edits import Edit
+from surgery.checkpoint.edit.edits import ZEROS, Edit
 from surgery.checkpoint.edit.plan import Plan
 from surgery.checkpoint.formats.safetensors_file import DTYPE_BITS, Tensor
 from surgery.checkpoint.formats.weights import Weights
+from surgery.checkpoint.names.value_layers import value_like
 from surgery.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def check_no_hidden_copy(plan: Plan, stop: threading.Event | None = None) -> Non
     # memory may well point the same way.
     known = {(edit.file, edit.tensor.name) for edit in edits}
     known |= {(task.file.path, tensor.name) for task in plan.tasks for tensor in task.value_tensors}
-    for width, sought in _sought_rows(opened, edits).items():
+    for width, sought in _sought_rows(opened, _telling(edits)).items():
         for path, weights in opened.items():
             for tensor in _others(path, weights, known):
                 if stop is not None and stop.is_set():
@@ -74,6 +75,15 @@ def check_no_hidden_copy(plan: Plan, stop: threading.Event | None = None) -> Non
                         f"{tensor.name} holds a second copy of {found}",
                         "remove it (unfuse projections, drop backups), and save the model again",
                     )
+
+
+def _telling(edits: Sequence[Edit]) -> Sequence[Edit]:
+    """The edits whose rows are sought: of trained tensors those of value layers, where there are any.
+
+    A second copy of a denoiser has its value layers too, and they alone are few enough to look for each.
+    """
+    chosen = [edit for edit in edits if edit.content is ZEROS or value_like(edit.tensor.name)]
+    return chosen or edits
 
 
 def _sought_rows(opened: dict[str, Weights], edits: Sequence[Edit]) -> dict[int, _Sought]:

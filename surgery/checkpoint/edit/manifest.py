@@ -60,6 +60,7 @@ def make_manifest(
             "sha256": neurons_sha256(plan.neurons),
             "fingerprint": plan.fingerprint,
         },
+        **({"trained": plan.trained} if plan.trained else {}),
         "copies": [_copy_entry(copy, plan.tasks) for copy in plan.copies],
         "files": [_file_entry(task, hashes[task.file.path]) for task in plan.tasks],
         "left_out": _left_out(plan.left_out),
@@ -105,7 +106,7 @@ def _file_entry(task: FileTask, hashes: Hashes) -> dict[str, Any]:
         entry["value_layers_sha256"] = hashes.output_value_layers
         source["value_layers_sha256"] = hashes.source_value_layers
     for edit in task.edits:
-        entry.setdefault(edit.content.name, {})[edit.tensor.name] = list(edit.rows)
+        entry.setdefault(edit.content.name, {})[edit.tensor.name] = edit.content.entry(edit)
     return entry
 
 

@@ -8,11 +8,12 @@ refused (where the pipeline may load it) or left out (a further single file at t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from surgery.checkpoint.edit.edits import Change, FileEdits
 from surgery.checkpoint.edit.judgement import judge
+from surgery.checkpoint.edit.trained import ReplaceTensors
 from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.survey.denoiser_copies import DenoiserCopy
 from surgery.checkpoint.survey.fingerprint import match_copies
@@ -55,6 +56,7 @@ class Plan:
         fingerprint: `matches`, `differs` (overridden by the user) or `not given`.
         text_paths: how text goes round the value layers, one sentence each.
         warnings: what the user should know.
+        trained: of an edit that trained tensors: what the manifest says of its file.
     """
 
     checkpoint: Checkpoint
@@ -65,6 +67,7 @@ class Plan:
     fingerprint: str
     text_paths: tuple[str, ...]
     warnings: tuple[str, ...]
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def total_bytes(self) -> int:
@@ -128,6 +131,7 @@ def make_plan(
         found_in,
         judged.text_paths,
         (*judged.warnings, *strangers),
+        next((change.facts for change in changes if isinstance(change, ReplaceTensors)), {}),
     )
 
 

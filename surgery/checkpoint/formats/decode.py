@@ -34,3 +34,22 @@ def decode(data: bytes, dtype: str) -> numpy.ndarray | None:
         return None
     numbers = numpy.frombuffer(data, _NUMPY_DTYPES[dtype])
     return numbers.astype(numpy.float32 if dtype in ("F16", "F32") else numpy.float64, copy=False)
+
+
+def encode(numbers: numpy.ndarray, dtype: str) -> bytes:
+    """Numbers as safetensors stores them, rounded to the nearest value of the dtype, ties to even.
+
+    Args:
+        numbers: floating, flat.
+        dtype: F64, F32, F16 or BF16.
+
+    Raises:
+        KeyError: another dtype.
+    """
+    if dtype != "BF16":
+        with numpy.errstate(over="ignore"):
+            return numbers.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+    bits = numbers.astype("<f4").view("<u4")
+    # half of the last kept place is added, less one where that place is even already: ties go to even
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return rounded.astype("<u2").tobytes()

@@ -8,11 +8,12 @@ every value layer's bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.formats.weights import Weights
-from surgery.checkpoint.names.value_layers import EMA, value_name
+from surgery.checkpoint.names.single_file import split_single_file
+from surgery.checkpoint.names.value_layers import DIFFUSERS, EMA, value_name
 from surgery.errors import UsageError
 
 FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
@@ -64,6 +65,7 @@ class DenoiserCopy:
         naming: `diffusers`, `single file` or `EMA`.
         files: the files that hold it.
         layers: diffusers layer name -> its value layer.
+        tensors: diffusers tensor name -> (file, where it lies), of everything that has such a name.
     """
 
     label: str
@@ -72,6 +74,7 @@ class DenoiserCopy:
     naming: str
     files: tuple[str, ...]
     layers: Mapping[str, ValueLayer]
+    tensors: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
 
     @property
     def is_ema(self) -> bool:
@@ -116,5 +119,20 @@ def find_copies(
                 value_layers[layer] = ValueLayer(layer, *parts["weight"], bias, bias_file)
         shown = f"{label} (EMA)" if naming == EMA else label
         paths = tuple(path for path, _ in shards)
-        copies.append(DenoiserCopy(shown, component, variant, naming, paths, value_layers))
+        tensors = _tensors_of(naming, shards)
+        copies.append(DenoiserCopy(shown, component, variant, naming, paths, value_layers, tensors))
     return copies
+
+
+def _tensors_of(naming: str, shards: Iterable[tuple[str, Weights]]) -> dict[str, tuple[str, Tensor]]:
+    """Every tensor of a copy under its diffusers name; in a single file, other parts have none."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    for path, weights in shards:
+        keys = weights.header.tensors
+        if naming == DIFFUSERS:
+            found |= {key: (path, tensor) for key, tensor in keys.items()}
+            continue
+        variant = "EMA" if naming == EMA else ""
+        names = split_single_file(keys).get(("unet", variant), {})
+        found |= {name: (path, keys[key]) for name, key in names.items()}
+    return found
