@@ -21,7 +21,7 @@ from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-from control_drawings import DRAWINGS, control_pictures  # noqa: E402
+from control_drawings import DRAWINGS, control_pictures
 
 
 @pytest.fixture(scope="module")
