@@ -128,7 +128,7 @@ WRITES_NO_WEIGHTS = {
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
-    ("auditing.report.page", "save"): "a PNG, to memory",
+    ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("apply", "write"): "neurons.json",
     ("commands.localize", "write"): "neurons.json",
 }
