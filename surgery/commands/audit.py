@@ -120,7 +120,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
 
 def estimate_table(found: Estimate) -> str:
     """An estimate as text: inputs, stages, and what could come out."""
-    enough = f"{found.controls_needed} are the least, {found.controls_wanted} are wanted for {found.prompts} prompts"
+    enough = f"{found.controls_needed} are the least, {found.controls_wanted} are wanted"
     lines = [
         f"prompts:  {found.prompts}, {found.with_image} with a training image",
         f"controls: {found.controls}; {enough}",

@@ -15,10 +15,10 @@ SETTINGS = AuditSettings(
     ordinary=3,
     ordinary_seeds=2,
     timesteps=2,
-    attack=True,
+    attack=("embedding",),
     curve=(0, 10, 24),
     restarts=1,
-    attack_seeds=2,
+    attack_seeds=8,
     attack_batch=2,
 )
 
