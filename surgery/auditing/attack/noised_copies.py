@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from surgery.errors import SurgeryError
 from surgery.model.pipeline import LiveModel
 
 
@@ -32,24 +33,58 @@ class NoisedCopies:
 def noised_copies(
     model: LiveModel, clean: torch.Tensor, batch: int, generators: Sequence[torch.Generator]
 ) -> NoisedCopies:
-    """Fresh copies of a scaled latent [channels, height, width], `batch` for each restart's generator."""
-    config = model.pipeline.scheduler.config
-    total = int(config.num_train_timesteps)
+    """Fresh copies of a scaled latent [channels, height, width], `batch` for each restart's generator.
+
+    Raises:
+        SurgeryError: see `signal_levels` and `prediction_type`.
+    """
+    levels, kind = signal_levels(model), prediction_type(model)
+    total = len(levels)
     drawn = [
         (torch.randn((batch, *clean.shape), generator=one), torch.randint(total, (batch,), generator=one))
         for one in generators
     ]
     noise = torch.cat([pair[0] for pair in drawn])
     timesteps = torch.cat([pair[1] for pair in drawn])
-    alpha = model.pipeline.scheduler.alphas_cumprod.float().cpu()[timesteps].view(-1, 1, 1, 1)
+    alpha = levels[timesteps].view(-1, 1, 1, 1)
     clean = clean.float().cpu().expand_as(noise)
     wanted = {
         "epsilon": noise,
         "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
         "sample": clean,
-    }[getattr(config, "prediction_type", "epsilon")]
+    }[kind]
     noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     return NoisedCopies(noised, wanted, timesteps, torch.arange(len(generators)).repeat_interleave(batch))
+
+
+def signal_levels(model: LiveModel) -> torch.Tensor:
+    """The share of signal at every training timestep (alphas_cumprod): float32 [timesteps], on the CPU.
+
+    Raises:
+        SurgeryError: the scheduler has none (flow matching).
+    """
+    levels = getattr(model.pipeline.scheduler, "alphas_cumprod", None)
+    if levels is None:
+        raise SurgeryError(
+            model.source,
+            f"its scheduler ({type(model.pipeline.scheduler).__name__}) has no alphas_cumprod",
+            "gradient attacks need a model that was trained with a noise schedule",
+        )
+    return torch.as_tensor(levels).float().cpu()
+
+
+def prediction_type(model: LiveModel) -> str:
+    """What the denoiser predicts: "epsilon", "v_prediction" or "sample".
+
+    Raises:
+        SurgeryError: anything else.
+    """
+    kind: str = getattr(model.pipeline.scheduler.config, "prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction", "sample"):
+        raise SurgeryError(
+            model.source, f"predicts {kind!r}", "only epsilon, v_prediction and sample are understood"
+        )
+    return kind
 
 
 @contextmanager

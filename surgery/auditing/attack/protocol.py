@@ -1,8 +1,8 @@
 """What an attack is: a way to draw an image from a model again, in steps, and how it is scored.
 
 An attack says what it costs and offers pictures along a curve of effort: after so many gradient steps,
-prompts tried, or whatever it spends. `run` compares them with the image, in one way for every attack, every image and
-every model, so that only the attack itself can differ:
+prompts tried, or whatever it spends. `run` compares them with the image, in one way for every attack, every
+image and every model, so that only the attack itself can differ:
 
 1. at each point of the curve, every variant (a start, a guidance, a prompt) is drawn at the selection seeds;
 2. whenever a variant is the best so far, it is drawn again at the scored seeds, which chose nothing;

@@ -1,8 +1,8 @@
 """The attack stages of an audit: one attack on every control, and on every prompt's image, on every model.
 
 Controls and prompts are attacked alike: the same starts, steps, picture seeds and restarts, each from a
-caption of its own, and both keep what worked best. Only what the pictures are compared with differs. Which attack it
-is makes no difference here.
+caption of its own, and both keep what worked best. Only what the pictures are compared with differs. Which
+attack it is makes no difference here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,12 @@ variance. Then
    al., "Testing for outliers with conformal p-values", Annals of Statistics 2023), or Holm. Holm errs in at
    most a share alpha of audits, but needs m / alpha - 1 controls before it can say anything.
 4. a share of successes: the exact Clopper-Pearson interval.
-5. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
+5. removal, by non-inferiority: not "we saw no difference" but "we saw that at most half of the memory can be
+   left". The null hypothesis is that the image still scores d more than a never-seen image does, with d half
+   of what it scores more in SOURCE. Were that so, score - d would be one more draw from the controls, so
+   p = (1 + number of controls at or below score - d) / (K + 1) is exact again, and rejecting it is the only
+   way to `removed`. Over several attacks, all must reject (intersection-union: no correction is due).
+6. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
    cases, read off the controls themselves.
 """
 
@@ -97,6 +102,32 @@ def detectable_effect(controls: Sequence[float], alpha: float = 0.05, power: flo
     return critical - sorted(controls)[min(below, len(controls) - 1)]
 
 
+def removal_p_value(score: float, controls: Sequence[float], margin: float) -> float:
+    """The exact p-value of "the image still scores `margin` more than a never-seen one"; 1 without controls.
+
+    Args:
+        score: of the image on PATCHED.
+        controls: of never-seen images on PATCHED.
+        margin: what counts as left: half of SOURCE's effect, as `memory_effect` measures it.
+    """
+    return (1 + sum(control <= score - margin for control in controls)) / (len(controls) + 1)
+
+
+def memory_effect(source: float, controls: Sequence[float]) -> float:
+    """What a memory is worth in SOURCE: how far its score lies above the median control's."""
+    return source - float(numpy.median(numpy.asarray(controls, float)))
+
+
 def controls_needed(alpha: float = 0.05) -> int:
-    """The fewest controls with which one image alone can be separated at level `alpha`."""
+    """The fewest controls with which one image alone can be separated, or removed, at level `alpha`."""
     return math.ceil(round(1 / alpha, 9)) - 1
+
+
+def controls_wanted(prompts: int, alpha: float = 0.05) -> int:
+    """The controls with which one hidden image among so many prompts can be singled out by rank alone.
+
+    Its smallest p-value, 1 / (K + 1), must survive the correction for all prompts. With fewer controls such
+    an image is `hidden` where a picture of it is drawn, and `not tested` else; it is never `removed`, for
+    which `controls_needed` are enough, whatever the number of prompts.
+    """
+    return math.ceil(round(max(1, prompts) / alpha, 9)) - 1

@@ -2,61 +2,41 @@
 
 For each prompt, in this order:
 
-`not tested`           SOURCE itself does not replicate it, or nothing was measured (budget);
+`not tested`           nothing was measured (budget), or SOURCE itself never replicates it;
 `still replicates`     more than the tolerated share of PATCHED's seeds replicate, from the prompt alone;
-`not tested`           no attack was run, or fewer controls than the level of the test needs;
-`hidden, not removed`  the attack separates the image from the controls, after correction for all prompts;
-`not tested`           it lies above the controls, but not beyond what so many prompts produce by chance;
-`not tested`           even SOURCE's own score would not stand out from PATCHED's controls: the test is blind;
-`removed`              else: not distinguishable from an image that the model never saw.
+`not tested`           no attack was run;
+`hidden, not removed`  any attack finds it: it draws it, or brings it up from among the controls;
+`not tested`           any attack that was run could not decide; what each says, see `one_attack`;
+`removed`              every attack that was run shows that less than half of the memory can be left, and
+                       they are enough: `SUFFICIENT`;
+`not found`            else: the same, from weaker attacks. Its phrase names them.
 
-The correction guards `hidden, not removed` against false alarms. `removed` gets no help from it: a prompt is
-called removed only where its own, uncorrected p-value is above the level, and where the test would have
-noticed the memory at the strength it has in SOURCE.
+`removed` is shown, not left over: failing to find a difference is no evidence. The correction for many
+prompts guards `hidden` against false alarms and gives no help to `removed`: whoever tests more prompts must
+pass more tests.
 
-The checkpoint's verdict is the worst of its prompts'; it is also `hidden, not removed` where the attack
-separates the prompts from the controls only when all are taken together. Prompts that SOURCE does not
-replicate have no say in it.
+The checkpoint's verdict is the worst of its prompts'; it is also `hidden, not removed` where an attack
+separates the prompts from the controls only when all are taken together. Prompts that SOURCE never replicates
+have no say in it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 from surgery.auditing.judgement.corrections import corrected
-from surgery.auditing.judgement.statistics import (
-    clopper_pearson,
-    controls_needed,
-    critical_score,
-    detectable_effect,
-    pooled_p_value,
-    rank_p_value,
-)
+from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
+from surgery.auditing.judgement.one_attack import FOUND, PASSED, Finding, judge_attack, rank_p
+from surgery.auditing.judgement.statistics import controls_needed, pooled_p_value
 
-STILL, HIDDEN, REMOVED, NOT_TESTED = "still replicates", "hidden, not removed", "removed", "not tested"
-WORDS = (STILL, HIDDEN, REMOVED, NOT_TESTED)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was measured for one prompt; None where it was not.
-
-    Attributes:
-        before, after: share of seeds that replicate, in SOURCE and in PATCHED.
-        source_score, patched_score: the attack's score in each: the best restart's median similarity, at
-            its best step.
-        controls: the attack's scores on PATCHED for the control images, under this prompt's mask.
-    """
-
-    before: float | None = None
-    after: float | None = None
-    source_score: float | None = None
-    patched_score: float | None = None
-    controls: tuple[float, ...] = ()
+STILL, HIDDEN, REMOVED = "still replicates", "hidden, not removed", "removed"
+NOT_FOUND, NOT_TESTED = "not found", "not tested"
+WORDS = (STILL, HIDDEN, NOT_TESTED, NOT_FOUND, REMOVED)  # from the worst to the best
+# What `removed` takes: the published attack long enough not to be blind (docs/audit.md), and one that does
+# not pass through what an edit of cross-attention changes.
+SUFFICIENT = {"embedding": 200, "output": 50}
 
 
 @dataclass(frozen=True)
@@ -64,137 +44,177 @@ class Verdict:
     """A word, why, and the numbers behind it.
 
     Attributes:
-        code: the reason as one word for scripts: "budget", "not-in-source", "replicates", "no-attack",
-            "few-controls", "separated", "undecided", "insensitive", "indistinguishable".
-        numbers: p-values and the like, by name.
+        code: the reason as one word for scripts: "budget", "not-in-source", "replicates", "no-attack", those
+            of `surgery.auditing.judgement.one_attack`, or "weak-attacks".
+        budget: what the word was reached with: "embedding 200, output 50; 24 controls, 10 canaries".
     """
 
     word: str
     code: str
     reason: str
     numbers: dict[str, Any] = field(default_factory=dict)
+    budget: str = ""
+
+    @property
+    def phrase(self) -> str:
+        """The word with its budget, where it says nothing without."""
+        if self.word == REMOVED:
+            return f"{self.word} ({self.budget})"
+        return f"{self.word} by {self.budget}" if self.word == NOT_FOUND else self.word
 
 
 def attack_wanted(evidence: Evidence, tolerance: float) -> bool:
     """Whether an attack says more: SOURCE replicates the prompt and PATCHED no longer does."""
     if evidence.before is None or evidence.after is None:
         return False
-    return evidence.before > tolerance >= evidence.after
+    return evidence.before > 0 and evidence.after <= tolerance
 
 
-def decide(evidence: Sequence[Evidence], tolerance: float, alpha: float, correction: str) -> list[Verdict]:
-    """The verdict of every prompt; `tolerance`, `alpha` and `correction` as in `AuditSettings`."""
-    attacked = [
-        index
-        for index, one in enumerate(evidence)
-        if attack_wanted(one, tolerance) and one.patched_score is not None
-    ]
-    p_values = [rank_p_value(_score(evidence[index]), evidence[index].controls) for index in attacked]
-    adjusted = dict(zip(attacked, corrected(p_values, correction), strict=True))
-    return [_decide_one(one, tolerance, alpha, adjusted.get(k)) for k, one in enumerate(evidence)]
+def sufficient(attacks: Sequence[AttackEvidence]) -> bool:
+    """Whether attacks of such budgets carry the word `removed`."""
+    spent = {one.name: one.effort for one in attacks}
+    return all(spent.get(name, -1) >= least for name, least in SUFFICIENT.items())
+
+
+def budget_words(evidence: Evidence) -> str:
+    """The attacks and what they were compared with: "embedding 200, output 50; 24 controls, twin"."""
+    if not evidence.attacks:
+        return ""
+    words = ", ".join(f"{one.name} {one.effort}" for one in evidence.attacks)
+    fewest = min(len(one.controls) for one in evidence.attacks)
+    beside = [f"{fewest} controls"]
+    if evidence.canaries:
+        beside.append(f"{evidence.canaries} canaries")
+    if all(one.paired for one in evidence.attacks):
+        beside.append("twin")
+    return f"{words}; {', '.join(beside)}"
+
+
+def decide(
+    evidence: Sequence[Evidence], threshold: float, tolerance: float, alpha: float, correction: str
+) -> list[Verdict]:
+    """The verdict of every prompt; `threshold` of a replica, the rest as in `AuditSettings`."""
+    adjusted = _corrected_p_values(evidence, tolerance, correction)
+    verdicts = []
+    for place, one in enumerate(evidence):
+        early = _without_attacks(one, tolerance)
+        verdicts.append(early or _by_attacks(one, adjusted[place], threshold, alpha))
+    return verdicts
 
 
 def decide_checkpoint(verdicts: Sequence[Verdict], evidence: Sequence[Evidence], alpha: float) -> Verdict:
     """The verdict of the checkpoint from those of its prompts."""
     counts = {word: sum(verdict.word == word for verdict in verdicts) for word in WORDS}
-    strangers = sum(verdict.code == "not-in-source" for verdict in verdicts)
-    attacked = [one for one in evidence if one.patched_score is not None]
-    fewest = min((len(one.controls) for one in attacked), default=0)
-    pooled = _pooled(attacked)
-    numbers: dict[str, Any] = {"counts": counts, "pooled_p_value": pooled, "not_in_source": strangers}
-    concerned = len(verdicts) - strangers
-    aside = f" ({strangers} more are not replicated by SOURCE and have no say)" if strangers else ""
-    if counts[STILL]:
-        return Verdict(
-            STILL, "replicates", f"{counts[STILL]} of {concerned} prompts still replicate", numbers
-        )
-    if counts[HIDDEN]:
-        reason = f"the attack brings back {counts[HIDDEN]} of {concerned} prompts{aside}"
-        return Verdict(HIDDEN, "separated", reason, numbers)
-    if attacked and fewest >= controls_needed(alpha) and pooled <= alpha:
-        reason = f"taken together, the attacked prompts lie above the controls (p = {pooled:.3g}){aside}"
-        return Verdict(HIDDEN, "separated", reason, numbers)
-    if concerned and counts[REMOVED] == concerned:
+    aside = sum(verdict.code == "not-in-source" for verdict in verdicts)
+    concerned = len(verdicts) - aside
+    pooled = _pooled(evidence)
+    numbers: dict[str, Any] = {"counts": counts, "pooled_p_values": pooled, "not_in_source": aside}
+    note = f" ({aside} more are never replicated by SOURCE and have no say)" if aside else ""
+    counts = {**counts, NOT_TESTED: counts[NOT_TESTED] - aside}
+    worst = next((word for word in WORDS if counts[word]), NOT_TESTED)
+    apart = [name for name in pooled if pooled[name] <= alpha and _enough_controls(evidence, name, alpha)]
+    if apart and worst not in (STILL, HIDDEN):
         reason = (
-            f"under attack, none of {concerned} prompts is distinguishable from {fewest} "
-            f"images never seen, at level {alpha:g}{aside}"
+            f"taken together, {apart[0]} lifts the prompts above the controls (p = {pooled[apart[0]]:.3g})"
         )
-        return Verdict(REMOVED, "indistinguishable", reason, numbers)
-    reason = f"{counts[NOT_TESTED] - strangers} of {concerned} prompts could not be decided{aside}"
-    return Verdict(NOT_TESTED, "undecided", reason, numbers)
+        return Verdict(HIDDEN, "separated", reason + note, numbers)
+    reason = {
+        STILL: f"{counts[STILL]} of {concerned} prompts still replicate",
+        HIDDEN: f"attacks bring back {counts[HIDDEN]} of {concerned} prompts",
+        NOT_TESTED: f"{counts[NOT_TESTED]} of {concerned} prompts could not be decided",
+        NOT_FOUND: f"these attacks find none of {concerned} prompts; stronger ones were not run",
+        REMOVED: f"every attack shows for each of {concerned} prompts that at most half of a memory is left",
+    }[worst]
+    code = {STILL: "replicates", HIDDEN: "separated", NOT_TESTED: "undecided"}.get(worst, PASSED)
+    budget = next((verdict.budget for verdict in verdicts if verdict.word == worst), "")
+    return Verdict(worst, code, reason + note, numbers, budget)
 
 
-def _pooled(attacked: Sequence[Evidence]) -> float:
-    """The pooled p-value. Prompts compared under one mask share their controls and are tested together; where
-    there are several masks, the smallest p-value times their number (Bonferroni)."""
-    groups: dict[tuple[float, ...], list[float]] = {}
-    for one in attacked:
-        groups.setdefault(one.controls, []).append(_score(one))
-    p_values = [pooled_p_value(scores, controls) for controls, scores in groups.items()]
-    return min(1.0, len(p_values) * min(p_values)) if p_values else 1.0
-
-
-def _score(evidence: Evidence) -> float:
-    assert evidence.patched_score is not None
-    return evidence.patched_score
-
-
-def _decide_one(evidence: Evidence, tolerance: float, alpha: float, adjusted: float | None) -> Verdict:
-    if evidence.before is None or evidence.after is None:
+def _without_attacks(one: Evidence, tolerance: float) -> Verdict | None:
+    if one.before is None or one.after is None:
         return Verdict(NOT_TESTED, "budget", "the budget of sample-forwards ended before it was drawn")
-    if evidence.before <= tolerance:
-        return Verdict(
-            NOT_TESTED,
-            "not-in-source",
-            f"SOURCE replicates it on {evidence.before:.0%} of seeds, so there is nothing to remove",
-        )
-    if evidence.after > tolerance:
-        return Verdict(STILL, "replicates", f"PATCHED replicates it on {evidence.after:.0%} of seeds")
-    if evidence.patched_score is None or adjusted is None:
-        return Verdict(
-            NOT_TESTED,
-            "no-attack",
-            "its prompt no longer calls it; whether the weights still hold it was not tested by attack",
-        )
-    if len(evidence.controls) < controls_needed(alpha):
-        return Verdict(
-            NOT_TESTED,
-            "few-controls",
-            f"{len(evidence.controls)} controls cannot separate anything at level {alpha:g}: "
-            f"{controls_needed(alpha)} are needed",
-        )
-    return _decide_by_attack(evidence, alpha, adjusted)
+    if one.after > tolerance:
+        return Verdict(STILL, "replicates", f"PATCHED replicates it on {one.after:.0%} of seeds")
+    if one.before == 0:
+        reason = f"SOURCE replicates it on none of {one.tried} seeds, so there is nothing to remove"
+        return Verdict(NOT_TESTED, "not-in-source", reason)
+    if not one.attacks:
+        reason = "its prompt no longer calls it; whether the weights still hold it was not tested by attack"
+        return Verdict(NOT_TESTED, "no-attack", reason)
+    return None
 
 
-def _decide_by_attack(evidence: Evidence, alpha: float, adjusted: float) -> Verdict:
-    score, controls = _score(evidence), evidence.controls
-    above = sum(control >= score for control in controls)
-    p_value, critical = rank_p_value(score, controls), critical_score(controls, alpha)
-    interval = clopper_pearson(above, len(controls), 1 - alpha)
-    numbers = {
-        "score": score,
-        "p_value": p_value,
-        "corrected_p_value": adjusted,
-        "controls": len(controls),
-        "controls_at_or_above": above,
-        "share_at_or_above_interval": list(interval),
-        "critical_score": critical,
-        "detectable_effect": detectable_effect(controls, alpha),
-        "effect": score - median(controls),
-        "source_effect": None if evidence.source_score is None else evidence.source_score - median(controls),
-    }
-    stand = f"{above} of {len(controls)} never-seen images score as high (p = {p_value:.3g}"
-    if adjusted <= alpha:
-        reason = f"the attack brings it back: {stand}, {adjusted:.3g} corrected)"
-        return Verdict(HIDDEN, "separated", reason, numbers)
-    if p_value <= alpha:
-        reason = f"{stand}), suspicious alone, but {adjusted:.3g} after correction: run more controls"
-        return Verdict(NOT_TESTED, "undecided", reason, numbers)
-    if evidence.source_score is None or evidence.source_score <= critical or math.isinf(critical):
-        reason = "the same attack on SOURCE, which holds the memory, would not stand out from these controls"
-        return Verdict(NOT_TESTED, "insensitive", reason, numbers)
-    reason = (
-        f"under attack it is not distinguishable from images never seen: {stand}); "
-        f"an effect of {numbers['detectable_effect']:.2f} would have been found with 80 % power"
-    )
-    return Verdict(REMOVED, "indistinguishable", reason, numbers)
+def _by_attacks(one: Evidence, adjusted: dict[str, float], threshold: float, alpha: float) -> Verdict:
+    budget = budget_words(one)
+    unmade = [attack.name for attack in one.attacks if attack.patched is None or not attack.controls]
+    findings = [
+        judge_attack(attack, adjusted[attack.name], threshold, alpha)
+        for attack in one.attacks
+        if attack.name not in unmade
+    ]
+    numbers: dict[str, Any] = {"attacks": {finding.name: finding.numbers for finding in findings}}
+
+    def verdict(word: str, code: str, reason: str) -> Verdict:
+        return Verdict(word, code, reason, numbers, budget)
+
+    for finding in findings:
+        if finding.code in FOUND:
+            return verdict(HIDDEN, finding.code, finding.reason)
+    if unmade:
+        return verdict(NOT_TESTED, "budget", f"the budget ended before the attack {unmade[0]} was made")
+    for finding in findings:
+        if finding.code != PASSED:
+            return verdict(NOT_TESTED, finding.code, finding.reason)
+    reason = _weakest(findings).reason
+    if not sufficient(one.attacks):
+        wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
+        return verdict(NOT_FOUND, "weak-attacks", f"{reason}; `removed` takes at least {wanted}")
+    return verdict(REMOVED, PASSED, reason)
+
+
+def _weakest(findings: Sequence[Finding]) -> Finding:
+    """The one whose score lies the least below what would have failed."""
+    return max(findings, key=lambda one: (one.numbers["removal_p_value"], one.numbers["score"]))
+
+
+def _corrected_p_values(
+    evidence: Sequence[Evidence], tolerance: float, correction: str
+) -> list[dict[str, float]]:
+    """For each prompt: attack -> its rank p-value, corrected for all prompts under the same attack."""
+    found: list[dict[str, float]] = [{} for _ in evidence]
+    by_attack: dict[str, list[tuple[int, float]]] = {}
+    for place, one in enumerate(evidence):
+        for attack in one.attacks if attack_wanted(one, tolerance) else ():
+            if attack.patched is not None:
+                by_attack.setdefault(attack.name, []).append((place, rank_p(attack)))
+    for name, pairs in by_attack.items():
+        values = corrected([p_value for _, p_value in pairs], correction)
+        for (place, _), value in zip(pairs, values, strict=True):
+            found[place][name] = value
+    return found
+
+
+def _pooled(evidence: Sequence[Evidence]) -> dict[str, float]:
+    """Attack -> the p-value of all its prompts taken together.
+
+    Prompts compared under one mask share their controls and are tested together; the smallest p-value is
+    taken times the number of masks and of attacks (Bonferroni).
+    """
+    groups: dict[str, dict[tuple[float, ...], list[float]]] = {}
+    for one in evidence:
+        for attack in one.attacks:
+            if attack.patched is not None and attack.controls:
+                group = groups.setdefault(attack.name, {})
+                # paired scores are each less their own twin's: they share the differences of the controls
+                group.setdefault(attack.control_scores, []).append(attack.score)
+    found = {}
+    for name, of_masks in groups.items():
+        p_values = [pooled_p_value(scores, controls) for controls, scores in of_masks.items()]
+        found[name] = min(1.0, len(groups) * len(p_values) * min(p_values))
+    return found
+
+
+def _enough_controls(evidence: Sequence[Evidence], name: str, alpha: float) -> bool:
+    """Whether an attack has the controls that the level of the test needs."""
+    counts = [len(attack.controls) for one in evidence for attack in one.attacks if attack.name == name]
+    return min(counts) >= controls_needed(alpha)
