@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "auditing.measures": MODELS | {"auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
     "auditing.judgement": set(),
-    "auditing.report": {"auditing", "auditing.measures", "auditing.judgement"},
+    "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
     "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS

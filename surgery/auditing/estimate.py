@@ -14,6 +14,7 @@ from typing import Any
 
 from surgery.auditing.attack.protocol import Attack
 from surgery.auditing.attack.registry import attack_class
+from surgery.auditing.canaries import canary_cost
 from surgery.auditing.controls import read_controls
 from surgery.auditing.inputs import AuditInputs, read_corpus
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
@@ -55,7 +56,7 @@ class Estimate:
         prompts: how many are audited; `with_image` of them have a training image.
         controls: control images, given or to be made.
         controls_needed: the fewest with which any prompt could be told from them.
-        controls_wanted: so many that all prompts of a clean checkpoint can be expected to pass.
+        controls_wanted: so many that one hidden image among all prompts could be singled out by rank.
         stages: what each costs at most.
         at_most: the strongest statement that could come out, with its budget.
     """
@@ -189,7 +190,8 @@ def _attacking(
     drawing = settings.drawing()
     stages = [StageCost("make controls", controls, drawing.forwards(1))] if made else []
     if settings.canaries:
-        stages.append(StageCost("canaries", settings.canaries, drawing.forwards(1)))
+        stages.append(StageCost("make canaries", settings.canaries, drawing.forwards(1)))
+        stages.append(StageCost("teach canaries", 1, canary_cost(settings, settings.canaries)))
     for attack in attacks:
         images = prompts * (3 if twin else 2) + controls * (2 if twin else 1)
         if attack.informative or base:

@@ -140,28 +140,27 @@ def estimate_table(found: Estimate) -> str:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The verdicts as text: one line per prompt, then the checkpoint's.
+    """The verdicts as text: for each prompt one line per attack, then the checkpoint's.
 
-    For each attack: PATCHED's score, the corrected p-value (small: hidden) and that of the test of
-    non-inferiority (small: not found).
+    For each attack: PATCHED's score, the corrected p-value of its rank (small: hidden), and that of the test
+    that a memory is left (small: not found).
     """
-    width, attacks = 28, document["attacks"]
-    budgets = [f"{name} {one['effort']}" for name, one in attacks.items()]
-    heads = "".join(f" {budget:^24}" for budget in budgets)
-    columns = f" {'score':>6} {'p hidden':>8} {'p gone':>8}" * len(attacks)
-    lines = [f"{'':<{width}} {'':>7} {'':>7}{heads}"] if attacks else []
-    lines.append(f"{'prompt':<{width}} {'before':>7} {'after':>7}{columns}  verdict")
+    width = 28
+    lines = [
+        f"{'prompt':<{width}} {'before':>6} {'after':>6}  {'attack':<14} {'score':>6} {'p hidden':>8} "
+        f"{'p gone':>8}  verdict"
+    ]
     for entry in document["prompts"]:
-        name = printable(entry.get("prompt", entry["id"]))
-        replication = entry["replication"]
+        name, replication = printable(entry.get("prompt", entry["id"])), entry["replication"]
         before, after = (
             f"{replication[side]['share']:.0%}" if replication else "-" for side in ("before", "after")
         )
-        cells = "".join(_cells(entry["attacks"].get(attack)) for attack in attacks)
         shown = name if len(name) <= width else name[: width - 1] + "…"
-        lines.append(f"{shown:<{width}} {before:>7} {after:>7}{cells}  {entry['phrase']}")
-    lines.append(f"\n{document['phrase']}: {document['reason']}")
-    lines.append(document["sentence"])
+        attacks = [_cells(document, one, attack) for one, attack in entry["attacks"].items()]
+        first, *others = attacks or [f"{'-':<14} {'-':>6} {'-':>8} {'-':>8}"]
+        lines.append(f"{shown:<{width}} {before:>6} {after:>6}  {first}  {entry['phrase']}")
+        lines += [f"{'':<{width + 16}}{cells}" for cells in others]
+    lines += [f"\n{document['phrase']}: {document['reason']}", document["sentence"]]
     if document["ordinary"]:
         lines.append(document["ordinary"]["summary"])
     if not document["complete"]:
@@ -169,16 +168,19 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _cells(attack: dict[str, Any] | None) -> str:
+def _cells(document: dict[str, Any], name: str, attack: dict[str, Any]) -> str:
     """What a verdict used of one attack on one prompt."""
-    judged = (attack or {}).get("judged") or {}
-    score = attack["patched"]["score"] if attack and attack["patched"] else None
+    judged = attack["judged"] or {}
+    score = attack["patched"]["score"] if attack["patched"] else None
     values = (
         (score, 6, ".2f"),
         (judged.get("corrected_p_value"), 8, ".3f"),
-        (judged.get("non_inferiority_p_value"), 8, ".3f"),
+        (judged.get("removal_p_value"), 8, ".3f"),
     )
-    return "".join(f" {'-' if value is None else f'{value:{form}}':>{wide}}" for value, wide, form in values)
+    numbers = " ".join(
+        "-".rjust(wide) if one is None else f"{one:{wide}{form}}" for one, wide, form in values
+    )
+    return f"{name + ' ' + str(document['attacks'][name]['effort']):<14} {numbers}"
 
 
 def _command(words: Sequence[str], include_private: bool) -> str:

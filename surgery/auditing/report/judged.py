@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-NOTHING = "–"
+NOTHING, TWIN = "–", "twin"
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,19 @@ class Line:
     cells: list[str]
 
 
+def judged_columns(document: dict[str, Any]) -> tuple[Column, ...]:
+    """The columns; that of the twin only where there is one."""
+    return tuple(column for column in COLUMNS if column.head != TWIN or TWIN in document["models"])
+
+
 def judged_rows(document: dict[str, Any], entry: dict[str, Any]) -> list[Line]:
     """The lines of one prompt: one for each attack that was made; one empty line where there was none."""
+    columns = judged_columns(document)
     lines = [
-        Line(f"{name} {document['attacks'][name]['effort']}", [column.cell(attack) for column in COLUMNS])
+        Line(f"{name} {document['attacks'][name]['effort']}", [column.cell(attack) for column in columns])
         for name, attack in entry["attacks"].items()
     ]
-    return lines or [Line(NOTHING, [NOTHING] * len(COLUMNS))]
+    return lines or [Line(NOTHING, [NOTHING] * len(columns))]
 
 
 def _score(side: str) -> Callable[[dict[str, Any]], str]:
@@ -55,15 +61,16 @@ def _controls(attack: dict[str, Any]) -> str:
 COLUMNS = (
     Column("SOURCE", "the attack's score on it, the 90th percentile over pictures", _score("source")),
     Column("PATCHED", "the same", _score("patched")),
-    Column("twin", "the same on a model that never saw the image", _score("twin")),
-    Column("effect", "PATCHED over the controls' median", _judged("effect")),
-    Column("d", "half of SOURCE's effect: what must be ruled out", _judged("d")),
-    Column("controls ≥", "never-seen images that score as high", _controls),
-    Column("p", "exact rank test, before correction", _judged("p_value", ".3g")),
-    Column("p, corrected", "for all attacked prompts; small: hidden", _judged("corrected_p_value", ".3g")),
+    Column(TWIN, "the same on a model that never saw the image", _score(TWIN)),
+    Column("highest", "the most alike of all pictures that it drew from PATCHED", _judged("highest")),
+    Column("d", "half of what SOURCE scores over the median control", _judged("margin")),
+    Column("controls ≥", "images that no model saw and that score as high as PATCHED does", _controls),
+    Column(
+        "p", "of that rank, corrected for all prompts; small: hidden", _judged("corrected_p_value", ".3g")
+    ),
     Column(
         "p, d ruled out",
-        "test of non-inferiority; small: not found",
-        _judged("non_inferiority_p_value", ".3g"),
+        "that PATCHED still scores d too much; small: not found",
+        _judged("removal_p_value", ".3g"),
     ),
 )

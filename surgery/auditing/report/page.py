@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from surgery.auditing.attack.graft import graft_table
+from surgery.auditing.attack.relearn import steps_to_replicate
 from surgery.auditing.findings import AttackFindings, Findings
 from surgery.auditing.judgement.verdict import HIDDEN, NOT_FOUND, NOT_TESTED, REMOVED, STILL
 from surgery.auditing.report.charts import (
@@ -26,7 +28,7 @@ from surgery.auditing.report.charts import (
     change_chart,
 )
 from surgery.auditing.report.document import ordinary_summary
-from surgery.auditing.report.judged import COLUMNS, judged_rows
+from surgery.auditing.report.judged import judged_columns, judged_rows
 from surgery.auditing.report.maps import neuron_map, part_map
 from surgery.auditing.report.pictures import (
     PicturesOf,
@@ -59,12 +61,8 @@ MEANINGS = {
 }
 COLORS = {"source": SOURCE_COLOR, "patched": PATCHED_COLOR, "twin": TWIN_COLOR}
 LABELS = {"source": "SOURCE", "patched": "PATCHED", "twin": "twin, never shown it"}
-PLAIN_CODES = (
-    "replicates",
-    "separated",
-    "indistinguishable",
-    "not-found",
-)  # whose word says enough in a table
+# whose word says enough in a table
+PLAIN_CODES = ("replicates", "drawn", "separated", "passed", "weak-attacks")
 
 
 def audit_page(
@@ -89,7 +87,7 @@ def audit_page(
         colors=COLORS,
         labels=LABELS,
         plain_codes=PLAIN_CODES,
-        columns=COLUMNS,
+        columns=judged_columns(document),
         table_rows=[judged_rows(document, entry) for entry in document["prompts"]],
         names=names,
         panels=[
@@ -120,6 +118,7 @@ def _panel(
             "effort": attack.effort,
             "counts": attack.counts,
             "chart": Markup(_chart(findings, attack, index)),
+            "note": _note(findings, attack, index),
             "rows": _attacked_rows(findings, attack, index, pictures, include_private, pictures_of),
         }
         for attack in findings.attacks
@@ -159,22 +158,34 @@ def _chart(findings: Findings, attack: AttackFindings, index: int) -> str:
     return attack_chart(pair.made[0].steps, models, controls, findings.threshold, title)
 
 
+def _note(findings: Findings, attack: AttackFindings, index: int) -> str:
+    """For an attack that teaches the image: how soon each model draws it."""
+    if not attack.learns:
+        return ""
+    pair, place = attack.pair(index), findings.mask_place(index)
+    controls = [steps_to_replicate(unit, findings.threshold, place) for unit in attack.controls]
+    first = {
+        LABELS[side]: steps_to_replicate(unit, findings.threshold)
+        for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
+        if unit is not None
+    }
+    said = [f"{label} {'never' if steps is None else f'after {steps}'}" for label, steps in first.items()]
+    reached = sum(steps is not None for steps in controls)
+    return f"A replica: {', '.join(said)}; {reached} of {len(controls)} controls within {attack.effort}."
+
+
 def _part_map(findings: Findings, names: Sequence[str], ranked: Sequence[int]) -> Markup | None:
     """Part x prompt: how alike PATCHED draws each image with one part of another model put into it."""
     attack = next((one for one in findings.attacks if one.name == GRAFT), None)
     if attack is None:
         return None
-    units = [(index, attack.pair(index).patched) for index in ranked[:PANELS]]
-    rows = [(names[index], _by_variant(unit)) for index, unit in units if unit is not None]
-    if not rows:
+    shown = [(index, attack.pair(index).patched) for index in ranked[:PANELS]]
+    units = [(names[index], unit) for index, unit in shown if unit is not None]
+    if not units:
         return None
-    parts = next(unit.variants for _, unit in units if unit is not None)
+    table = graft_table([unit for _, unit in units])
+    rows = [(name, column) for (name, _), column in zip(units, zip(*table.scores, strict=True), strict=True)]
     if attack.controls:
-        columns = zip(*(_by_variant(unit) for unit in attack.controls), strict=True)
-        rows.append(("highest of the controls", [max(column) for column in columns]))
-    return Markup(part_map(parts, rows, findings.threshold))
-
-
-def _by_variant(unit: AttackUnit) -> list[float]:
-    """The best that each variant came to."""
-    return [max(points) for points in zip(*unit.by_variant(), strict=True)]
+        highest = tuple(max(scores) for scores in graft_table(attack.controls).scores)
+        rows.append(("highest of the controls", highest))
+    return Markup(part_map(table.parts, rows, findings.threshold))

@@ -60,9 +60,10 @@ class _Many:
         self.them = f"the {concerned} pictures"
 
     def still(self) -> str:
+        found = self.counts[STILL]
         return (
-            f"Asked with their captions alone, the edited file still draws {self._of(self.counts[STILL])}: "
-            "they were not removed from it."
+            f"Asked with their captions alone, the edited file still draws {self._of(found)}: "
+            f"{'it was' if found == 1 else 'they were'} not removed from it."
         )
 
     def not_tried(self, left: int) -> str:
