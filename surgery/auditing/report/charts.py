@@ -151,9 +151,10 @@ def _labels(places: Sequence[float], steps: Sequence[int]) -> str:
     return "".join(parts)
 
 
-def svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
-    """An inline SVG of that size, with a title for whoever cannot see it."""
+def svg(width: int, height: int, parts: Sequence[str], title: str, grows: bool = True) -> str:
+    """An inline SVG of that size, shown larger where it may; its title is for whoever cannot see it."""
+    limit = "" if grows else f' style="max-width:{width}px"'
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"{limit} '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )

@@ -66,11 +66,13 @@ COLUMNS = (
     Column("d", "half of what SOURCE scores over the median control", _judged("margin")),
     Column("controls ≥", "images that no model saw and that score as high as PATCHED does", _controls),
     Column(
-        "p", "of that rank, corrected for all prompts; small: hidden", _judged("corrected_p_value", ".3g")
+        "p hidden",
+        "of that rank by chance, corrected for all prompts; small: hidden",
+        _judged("corrected_p_value", ".3g"),
     ),
     Column(
-        "p, d ruled out",
-        "that PATCHED still scores d too much; small: not found",
+        "p gone",
+        "of so low a score if half of the memory were left; small: at most half is",
         _judged("removal_p_value", ".3g"),
     ),
 )

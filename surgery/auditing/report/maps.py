@@ -38,7 +38,8 @@ def part_map(
             for place, (part, value) in enumerate(zip(parts, values, strict=True))
         ]
     height = HEAD_HEIGHT + CELL_HEIGHT * len(rows) + 4
-    return svg(width, height, cells, "similarity to the training image with each part put into PATCHED")
+    title = "similarity to the training image with each part put into PATCHED"
+    return svg(width, height, cells, title, grows=False)
 
 
 def _cell(x: float, y: float, value: float | None, threshold: float, title: str) -> str:
