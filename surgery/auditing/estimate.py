@@ -19,7 +19,14 @@ from surgery.auditing.controls import read_controls
 from surgery.auditing.inputs import AuditInputs, read_corpus
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.statistics import controls_needed, controls_wanted
-from surgery.auditing.judgement.verdict import REMOVED, Verdict, decide, decide_checkpoint
+from surgery.auditing.judgement.verdict import (
+    NOT_FOUND,
+    REMOVED,
+    SUFFICIENT,
+    Verdict,
+    decide,
+    decide_checkpoint,
+)
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.stages import STAND_IN_SEEDS
 from surgery.auditing.subjects import subjects_from
@@ -59,6 +66,7 @@ class Estimate:
         controls_wanted: so many that one hidden image among all prompts could be singled out by rank.
         stages: what each costs at most.
         at_most: the strongest statement that could come out, with its budget.
+        why: what stands in the way of a stronger one; "" where nothing does.
     """
 
     prompts: int
@@ -68,11 +76,7 @@ class Estimate:
     controls_wanted: int
     stages: tuple[StageCost, ...]
     at_most: Verdict
-
-    @property
-    def why(self) -> str:
-        """What stands in the way of a stronger word; "" where there is none."""
-        return "" if self.at_most.word == REMOVED else self.at_most.reason
+    why: str
 
     @property
     def sample_forwards(self) -> int:
@@ -123,6 +127,7 @@ def estimate(
     if attacks:
         stages += _attacking(settings, attacks, prompts, count, controls is None, twin, base)
     counting = [attack for attack in attacks if attack.informative or base]
+    at_most, why = _at_most(settings, counting, prompts, count, twin)
     return Estimate(
         prompts=prompts,
         with_image=images,
@@ -130,7 +135,8 @@ def estimate(
         controls_needed=controls_needed(settings.alpha),
         controls_wanted=controls_wanted(prompts, settings.alpha),
         stages=tuple(stages),
-        at_most=_at_most(settings, counting, prompts, count, twin),
+        at_most=at_most,
+        why=why,
     )
 
 
@@ -202,8 +208,8 @@ def _attacking(
 
 def _at_most(
     settings: AuditSettings, attacks: Sequence[Attack], prompts: int, controls: int, twin: bool
-) -> Verdict:
-    """The verdict on a checkpoint on which nothing is ever found."""
+) -> tuple[Verdict, str]:
+    """The verdict on a checkpoint on which nothing is ever found, and why it is not a better one."""
     nothing = (NOTHING,) * controls
     found = tuple(
         AttackEvidence(
@@ -227,4 +233,8 @@ def _at_most(
     ]
     evidence *= prompts
     verdicts = decide(evidence, REPLICA, settings.tolerance, settings.alpha, settings.correction)
-    return decide_checkpoint(verdicts, evidence, settings.alpha)
+    checkpoint = decide_checkpoint(verdicts, evidence, settings.alpha)
+    if checkpoint.word == NOT_FOUND:
+        wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
+        return checkpoint, f"`removed` takes at least {wanted}"
+    return checkpoint, "" if checkpoint.word == REMOVED else verdicts[0].reason

@@ -180,8 +180,8 @@ def test_every_word_has_its_meaning_its_color_and_its_sentence():
         return plain_sentence(word, {**counts, word: count}, of, of if drawn is None else drawn, attacks)
 
     two = (
-        "We tried to get the 17 pictures out of the edited file in two ways (by searching for an input that is "
-        "better than any caption, and by adding fixed numbers inside the model); "
+        "We tried to get the 17 pictures out of the edited file in two ways (by searching for an input that "
+        "is better than any caption, and by adding fixed numbers inside the model); "
     )
     assert said(REMOVED) == (
         two + "none came out more easily than pictures that the model was never shown; this does not prove "
@@ -209,7 +209,8 @@ def test_charts_draw_what_they_are_given():
     chart = attack_chart([0, 10], models, controls, 0.5)
     assert chart.count("<polyline") == 3 and chart.count("<polygon") == 1 and chart.count('r="3"') == 4
     assert chart.count('class="score"') == 2 and chart.count('class="control"') == 2
-    assert attack_chart([0], [Attacked("#1b5e9c", [0.2], 0.2)], [], 0.5).count("<polyline") == 1
+    one_point = attack_chart([0], [Attacked("#1b5e9c", [0.2], 0.2)], [], 0.5)
+    assert one_point.count("<polyline") == 1
     assert "<polygon" in attack_chart([24], [], [Attacked("", [0.2], 0.2)], 0.5)
     table = part_map(["nothing", "mid <block>"], [("a", [0.1, 0.9]), ("b", [None, 0.4])], 0.5)
     assert table.count('class="cell"') == 3 and table.count('stroke-width="2"') == 1
