@@ -4,15 +4,17 @@ import copy
 import json
 import struct
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+import made_up_findings
 import planted_model
 import pytest
 import torch
 
 import surgery
 from surgery import formats
+from surgery.auditing.report.document import audit_document
 from surgery.auditing.settings import AuditSettings
 from surgery.formats import FORMATS, RECORD, FormatField
 from surgery.localization.calibration import calibrate
@@ -26,8 +28,9 @@ CAPTIONS = planted_model.ordinary_captions(12)
 CORPUS = [planted_model.caption("v"), planted_model.caption("w"), CAPTIONS[0]]
 SEARCH = LocalizeSettings(seeds=3, confirm_seeds=2, seed=1)
 AUDIT = AuditSettings(
-    seeds=3, steps=2, guidance=1.0, ordinary=1, ordinary_seeds=2, timesteps=1, attack=True, curve=(0, 1),
-    restarts=1, attack_seeds=1, attack_batch=1, alpha=0.4, controls=2,
+    seeds=3, steps=2, guidance=1.0, ordinary=1, ordinary_seeds=2, timesteps=1, attack=("embedding",),
+    curve=(0, 1), restarts=1, selection_seeds=1, attack_guidance=(1.0,), attack_batch=1, alpha=0.4,
+    controls=2, more_seeds=0, similarity="edges",
 )  # fmt: skip
 # what no document here has: it takes a contradiction in a search, or weights of one's own
 RARE = {"prompts[].fell_back", "fell_back"} | {
@@ -187,6 +190,11 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     audit("whole", include_private=True)
     audit("stopped", max_forwards=0)
     documents = [json.loads((tmp_path / name / "audit.json").read_text()) for name in ("whole", "stopped")]
+    settings = replace(AUDIT, attack=("embedding", "graft"), canaries=3)
+    attacks = {"embedding": [0.02, 0.9], "graft": [0.8, 0.8]}
+    documents.append(
+        audit_document(made_up_findings.findings(attacks, settings, twin=True), include_private=False)
+    )
     held_against(formats.AUDIT, *documents).assert_complete()
     header = json.loads((tmp_path / "stopped" / "state" / "header.json").read_text())
     held_against(formats.AUDIT_STATE, header).assert_complete()

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "auditing.measures": MODELS | {"auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
     "auditing.judgement": set(),
-    "auditing.report": {"auditing", "auditing.measures", "auditing.judgement"},
+    "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
     "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS
@@ -128,7 +128,7 @@ WRITES_NO_WEIGHTS = {
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
-    ("auditing.report.page", "save"): "a PNG, to memory",
+    ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("apply", "write"): "neurons.json",
     ("commands.localize", "write"): "neurons.json",
 }

@@ -108,7 +108,7 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         SurgeryError: a model cannot be run.
     """
     settings = inputs.settings
-    corpus = _corpus(inputs.prompts)
+    corpus = read_corpus(inputs.prompts)
     source, patched, twin, base = (
         None if one is None else load_pipeline(one, inputs.device, inputs.dtype)
         for one in (inputs.source, inputs.patched, inputs.twin, inputs.base)
@@ -179,7 +179,12 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
     return Prepared(findings, bench, size, controls)
 
 
-def _corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
+def read_corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
+    """The audited prompts.
+
+    Raises:
+        UsageError: there are none, or the file cannot be read.
+    """
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
     if not corpus.prompts:
         raise UsageError("prompts", "there are none", "give at least one caption")
