@@ -76,7 +76,8 @@ def ask_gate(
 ) -> GateResult:
     """Judge the student after round `number`."""
     memories = len(material.memories)
-    scores, controls = {}, {}
+    scores: dict[str, list[float]] = {}
+    controls: dict[str, list[float]] = {}
     for name, drawn in _attacked(student, material, settings, number):
         best = _best(drawn, material, similarity)
         scores[name] = [max(old, new) for old, new in zip(scores.get(name, best), best, strict=True)]

@@ -106,7 +106,8 @@ def _trained(bench: Bench, name: str) -> Rung:
         student.denoiser.train()  # diffusers checkpoints in training mode alone
     own = settings if name == HARDENED else replace(settings, output_steps=0)
     trainer = Trainer(student, bench.material, bench.neurons, own, trained_names(student.denoiser, name))
-    pools, rounds = Pools.of(len(bench.material.memories)), []
+    pools = Pools.of(len(bench.material.memories))
+    rounds: list[dict[str, Any]] = []
     gate: GateResult | None = None
     if (found := bench.state.load(name)) is not None:
         rounds, content, pools = found

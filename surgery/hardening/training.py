@@ -140,7 +140,7 @@ class Trainer:
 
     def _backward(self, said: torch.Tensor, goal: torch.Tensor, weight: float) -> float:
         loss = weight * (said - goal).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
 
