@@ -176,7 +176,7 @@ AUDIT = Format(
 
 AUDIT_STATE = Format(
     name="state of an audit",
-    tag="surgery.audit-state/2",
+    tag="surgery.audit-state/3",
     file="`state/` in the audit's folder, readable by its owner only",
     written_by="`surgery audit`, while it runs; removed once the audit is complete",
     public="No: it holds pictures of memories.",

@@ -18,6 +18,9 @@ SETTINGS = AuditSettings(
     attack=("embedding",),
     curve=(0, 10, 24),
     restarts=1,
+    more_seeds=0,
+    selection_seeds=1,
+    attack_guidance=(1.0,),
     attack_seeds=8,
     attack_batch=2,
 )
