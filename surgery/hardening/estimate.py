@@ -10,8 +10,9 @@ from typing import Any
 from surgery.corpus import collect_prompts, read_prompts
 from surgery.hardening.gate import ORDINARY_PROMPTS, ORDINARY_SEEDS, TIMESTEPS
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
-from surgery.hardening.material import STAND_IN_SEEDS
+from surgery.hardening.material import EMPTY_SHARE, STAND_IN_SEEDS
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.triggers import SHARES
 from surgery.model.pipeline import load_pipeline
 
 FLOAT_BYTES = 4
@@ -29,7 +30,7 @@ class Estimate:
         gate: each time it is asked.
         total: of all rungs, if the gate holds on none.
         trained: rung -> how many numbers it trains.
-        weight_bytes: rung -> bytes of teacher, student, gradients and optimizer, without activations.
+        weight_bytes: rung -> bytes of SOURCE, student, gradients and optimizer, without activations.
     """
 
     prompts: int
@@ -79,14 +80,13 @@ def estimate(
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
     denoiser = load_pipeline(source, device, dtype).denoiser
     count, one = len(corpus.prompts), settings.drawing().forwards(1)
-    gather = one * (
-        count * (STAND_IN_SEEDS + 2 * settings.surrogates + settings.neighbors)
-        + settings.ordinary
-        + settings.gate_controls
+    paths = round((1 + EMPTY_SHARE) * (settings.ordinary + count * settings.neighbors)) + 1
+    gather = one * (count * STAND_IN_SEEDS + settings.gate_controls) + settings.positions * (
+        paths + count * (2 * settings.surrogates + 1)
     )
+    gather += 2 * len(SHARES) * count
     attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
-    terms = 3 if settings.output_steps else 2
-    train = 2 * settings.steps * terms * settings.batch  # teacher and student
+    train = settings.steps * (2 * settings.batch + settings.keep_batch)
     attacked = count + settings.gate_controls
     drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)
     gate = (
@@ -104,7 +104,7 @@ def estimate(
         trained[rung] = sum(
             parameter.numel() for name, parameter in denoiser.named_parameters() if name in names
         )
-        weight_bytes[rung] = 3 * FLOAT_BYTES * every + trained[rung] * (
+        weight_bytes[rung] = 2 * FLOAT_BYTES * every + trained[rung] * (
             FLOAT_BYTES + ADAM_STATES[settings.optimizer]
         )
         asked = 1 if rung == ZEROED else max(1, settings.rounds - settings.first_gate + 1)
@@ -112,4 +112,4 @@ def estimate(
         if rung != ZEROED:
             half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
             total += settings.rounds * (train + (round(attack * half) if rung == CLOSED else attack))
-    return Estimate(count, gather, attack, train, attack + train // 2, gate, total, trained, weight_bytes)
+    return Estimate(count, gather, attack, train, attack + train, gate, total, trained, weight_bytes)

@@ -84,6 +84,13 @@ def trained_names(denoiser: Any, rung: str) -> list[str]:
     return [name for name in names if name.startswith(attentions)]
 
 
+def free_rounds(material: Material, settings: HardenSettings, by_output: bool) -> int:
+    """How many first rounds need no attack: every memory must have a trigger to train against."""
+    armed = by_output and settings.trigger_share > 0
+    known = all(memory.trigger is not None for memory in material.memories)
+    return settings.trigger_rounds if armed and known else 0
+
+
 def _zeroed(bench: Bench) -> Rung:
     known = bench.state.finished_record(ZEROED)
     if known is not None:
@@ -105,7 +112,14 @@ def _trained(bench: Bench, name: str) -> Rung:
         student.denoiser.enable_gradient_checkpointing()
         student.denoiser.train()  # diffusers checkpoints in training mode alone
     own = settings if name == HARDENED else replace(settings, output_steps=0)
-    trainer = Trainer(student, bench.material, bench.neurons, own, trained_names(student.denoiser, name))
+    trainer = Trainer(
+        student,
+        bench.material,
+        bench.neurons,
+        own,
+        trained_names(student.denoiser, name),
+        by_output=name == HARDENED,
+    )
     pools = Pools.of(len(bench.material.memories))
     rounds: list[dict[str, Any]] = []
     gate: GateResult | None = None
@@ -151,7 +165,8 @@ def _round(
         stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
         return found
 
-    stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
+    if number >= free_rounds(bench.material, settings, trainer.by_output):
+        stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
     terms = stage("train", lambda: trainer.round(pools, number))
     asked = number + 1 >= settings.first_gate
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None

@@ -1,12 +1,14 @@
 """What hardening trains on: made by the model itself, no training set needed.
 
-- **teacher**: SOURCE with the rows zeroed. What it says is what the hardened model should say.
+- **teacher**: SOURCE with the rows zeroed. What it says is what the hardened model should say; it is asked
+  once, here, and its answers are kept (`surgery.hardening.lessons`).
 - **targets**: the memories' pictures, only to attack for. Where no image is given, SOURCE's own replica.
-- **surrogates**: pictures that the teacher draws for each prompt: what the prompt should draw. Where zeroed
+- **surrogates**: the paths on which the teacher draws each prompt: what the prompt should draw. Where zeroed
   rows left the memory on its prompt (localization did not resolve it), a neighbor prompt takes its place,
   and the prompt itself becomes one of the attacks to be trained against.
-- **kept**: ordinary prompts, prompts of the memories' own words with another meaning, the empty prompt, and
-  the user's pictures, each with a latent: the student must go on saying what the teacher says of them.
+- **triggers**: what the zeroed rows used to say (`surgery.hardening.triggers`).
+- **kept**: paths of ordinary prompts, of prompts of the memories' own words with another meaning and of the
+  empty prompt, and noised copies of the user's pictures: there the student must say what the teacher says.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from dataclasses import dataclass
 
 import torch
 
+from surgery.auditing.attack.output import Constants
+from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.auditing.measures.pictures import encode_pictures, reconstruct
+from surgery.auditing.measures.pictures import decode_latents, encode_pictures, reconstruct
 from surgery.auditing.measures.replication import generate, similarities_to
 from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.subjects import Subject
 from surgery.denoisers import BLOCKS
+from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.triggers import trigger_constants
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import value_layers
@@ -31,7 +37,9 @@ from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
 STAND_IN_SEEDS = 4
+EMPTY_SHARE = 0.1  # of kept prompts are empty: guidance leans on it
 CONTROL_SEEDS, SURROGATE_SEEDS, KEPT_SEEDS, TARGET_SEEDS = 3_000_000, 3_100_000, 3_200_000, 3_300_000
+NOISED_SEEDS, DATA_SEEDS, TRIGGER_SEEDS = 3_400_000, 3_500_000, 3_600_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,7 @@ class Memory:
         compared: what drawn pictures are compared with, uint8 [3, height, width].
         mask: where; None for everywhere.
         own: the conditioning of its prompt.
-        safe: the conditioning under which the teacher does not draw it.
-        surrogates: latents of what the teacher draws under it [surrogates, ...].
+        trigger: constants that draw it from SOURCE with zeroed rows; None where there are no rows.
         resolved: whether zeroed rows took it from its own prompt.
     """
 
@@ -54,8 +61,7 @@ class Memory:
     compared: torch.Tensor
     mask: torch.Tensor | None
     own: Conditioning
-    safe: Conditioning
-    surrogates: torch.Tensor
+    trigger: Constants | None
     resolved: bool
 
 
@@ -64,16 +70,25 @@ class Material:
     """Everything that training and the gate read.
 
     Attributes:
-        kept, kept_latents: what must stay as it is: conditioning of n prompts, latents [n, ...].
+        surrogates: lessons of what each memory's prompt should draw, numbered by memory.
+        noised: lessons of noised copies of each memory's picture, numbered by memory.
+        masks: where these count, float32 [memories, 1, height, width] of a latent, their means 1.
+        kept: lessons of what must stay as it is, numbered by prompt; `told` is their conditioning.
+        weights: of a squared error at each timestep [timesteps].
+        ordinary: the conditioning of the ordinary prompts among them, where attacks may begin.
         empty: the conditioning of the empty prompt.
         controls: latents of never-seen pictures [controls, ...], and the pictures that they decode to.
         neighbors: captions of the memories' own words with another meaning.
     """
 
-    teacher: LiveModel
     memories: tuple[Memory, ...]
-    kept: Conditioning
-    kept_latents: torch.Tensor
+    surrogates: Lessons
+    noised: Lessons
+    masks: torch.Tensor
+    kept: Lessons
+    told: Conditioning
+    weights: torch.Tensor
+    ordinary: Conditioning
     empty: Conditioning
     controls: torch.Tensor
     control_pictures: torch.Tensor
@@ -102,7 +117,7 @@ def gather(
     work: Work,
     quiet: bool,
 ) -> Material:
-    """Draw and encode everything once.
+    """Draw, encode and ask everything once.
 
     Args:
         data: the user's own pictures with captions, uint8 [3, height, width] each; may be empty.
@@ -113,33 +128,52 @@ def gather(
     chance = random.Random(settings.seed)
     prompts = [subject.prompt for subject in subjects]
     near = [neighbors_of(prompt, ordinary, max(1, settings.neighbors), chance) for prompt in prompts]
-    draw = _Draws(settings, work, quiet)
-    memories = tuple(
-        _memory(source, teacher, subject, own, similarity, draw, place)
-        for place, (subject, own) in enumerate(zip(subjects, near, strict=True))
-    )
     chosen = list(ordinary)
     chance.shuffle(chosen)
-    kept = chosen[: settings.ordinary] + [
-        caption for captions in near for caption in captions[: settings.neighbors]
-    ]
-    latents = [encode_pictures(teacher, draw(teacher, kept, KEPT_SEEDS, "kept"))]
-    if data:
-        latents.append(encode_pictures(teacher, torch.stack([picture for _, picture in data])))
-        kept += [caption for caption, _ in data]
-    others = [caption for caption in ordinary if caption not in kept] or list(ordinary)
+    others = chosen[settings.ordinary :] or chosen
     asked = (others * settings.gate_controls)[: settings.gate_controls]
-    pictures = draw(source, asked, CONTROL_SEEDS, "controls")
+    control_seeds = [CONTROL_SEEDS + settings.seed + place for place in range(len(asked))]
+    controls = _drawn(source, asked, control_seeds, settings, work)
+    own = encode_prompts(source, prompts)
+    with counted(source, work):
+        triggers = trigger_constants(source, neurons, own, TRIGGER_SEEDS + settings.seed, settings.batch_size)
+    pictures = [
+        _target(source, subject, similarity, settings, work, place) for place, subject in enumerate(subjects)
+    ]
+    with counted(teacher, work):
+        surrogates, resolved, safe = _surrogates(teacher, own, near, subjects, pictures, similarity, settings)
+        memories = tuple(
+            Memory(
+                subject.prompt,
+                encode_pictures(teacher, picture[None])[0].float().cpu(),
+                compared,
+                subject.mask,
+                own.select(slice(place, place + 1)),
+                triggers[place] if neurons.count else None,
+                resolved[place],
+            )
+            for place, (subject, (picture, compared)) in enumerate(zip(subjects, pictures, strict=True))
+        )
+        clean = torch.stack([memory.clean for memory in memories])
+        noised = noised_lessons(
+            teacher, clean, safe, settings.positions, NOISED_SEEDS + settings.seed, settings.batch_size
+        )
+        near = [captions[: settings.neighbors] for captions in near]
+        kept, told = _kept(teacher, chosen[: settings.ordinary], near, data, settings)
     return Material(
-        teacher=teacher,
         memories=memories,
-        kept=encode_prompts(teacher, kept),
-        kept_latents=torch.cat(latents).float().cpu(),
+        surrogates=surrogates,
+        noised=noised,
+        masks=torch.stack([_latent_mask(memory.mask, clean.shape[-2:]) for memory in memories]),
+        kept=kept,
+        told=told,
+        weights=timestep_weights(teacher, kept, settings.noisy_weight),
+        ordinary=told.select(slice(0, min(settings.ordinary, len(chosen)))),
         empty=encode_prompts(teacher, [""]),
-        controls=encode_pictures(teacher, pictures).float().cpu(),
-        control_pictures=reconstruct(teacher, pictures),
+        controls=encode_pictures(teacher, controls).float().cpu(),
+        control_pictures=reconstruct(teacher, controls),
         control_prompts=encode_prompts(teacher, asked),
-        neighbors=tuple(caption for captions in near for caption in captions[: settings.neighbors]),
+        neighbors=tuple(caption for captions in near for caption in captions),
     )
 
 
@@ -155,64 +189,104 @@ def neighbors_of(prompt: str, ordinary: Sequence[str], count: int, chance: rando
     return found
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """Pictures of captions, one each: uint8 [captions, 3, height, width]."""
-
-    settings: HardenSettings
-    work: Work
-    quiet: bool
-
-    def __call__(self, model: LiveModel, captions: Sequence[str], seeds: int, label: str) -> torch.Tensor:
-        parts = []
-        for start in range(0, len(captions), self.settings.batch_size):
-            for place, caption in enumerate(captions[start : start + self.settings.batch_size], start):
-                parts.append(
-                    generate(
-                        model, [caption], [seeds + self.settings.seed + place], self.settings.drawing(),
-                        self.work, quiet=True,
-                    )[0]
-                )  # fmt: skip
-        return torch.cat(parts)
-
-    def several(self, model: LiveModel, caption: str, first: int, count: int) -> torch.Tensor:
-        """One caption at several seeds: uint8 [count, 3, height, width]."""
-        seeds = [first + self.settings.seed + place for place in range(count)]
-        return generate(model, [caption], seeds, self.settings.drawing(), self.work, quiet=True)[0]
+def _drawn(
+    model: LiveModel, captions: Sequence[str], seeds: Sequence[int], settings: HardenSettings, work: Work
+) -> torch.Tensor:
+    """One picture of each caption at its seed: uint8 [captions, 3, height, width]."""
+    parts = [
+        generate(model, [caption], [seed], settings.drawing(), work, quiet=True)[0]
+        for caption, seed in zip(captions, seeds, strict=True)
+    ]
+    return torch.cat(parts)
 
 
-def _memory(
+def _target(
     source: LiveModel,
-    teacher: LiveModel,
     subject: Subject,
-    near: Sequence[str],
     similarity: Similarity,
-    draw: _Draws,
+    settings: HardenSettings,
+    work: Work,
     place: int,
-) -> Memory:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A memory's picture, and what drawn pictures are compared with: uint8 [3, height, width] both.
+
+    SOURCE's own replica stands in for an image that was not given: of a few seeds, the one most like the rest.
+    """
     if subject.image is not None:
-        picture = subject.image
-        compared = reconstruct(source, picture[None])[0]
-    else:
-        drawn = draw.several(source, subject.prompt, TARGET_SEEDS + 100 * place, STAND_IN_SEEDS)
-        alike = [float(similarities_to(drawn, one, similarity, subject.mask).sum()) for one in drawn]
-        picture = compared = drawn[alike.index(max(alike))]
-    count = draw.settings.surrogates
-    surrogates = draw.several(teacher, subject.prompt, SURROGATE_SEEDS + 100 * place, count)
-    likeness = similarities_to(surrogates, compared, similarity, subject.mask)
-    resolved = bool((likeness < similarity.threshold).all())
-    safe = subject.prompt
-    if not resolved:
-        safe = near[0]
-        surrogates = draw.several(teacher, safe, SURROGATE_SEEDS + 100 * place, count)
-    own, safely = encode_prompts(teacher, [subject.prompt]), encode_prompts(teacher, [safe])
-    return Memory(
-        prompt=subject.prompt,
-        clean=encode_pictures(teacher, picture[None])[0].float().cpu(),
-        compared=compared,
-        mask=subject.mask,
-        own=own,
-        safe=safely,
-        surrogates=encode_pictures(teacher, surrogates).float().cpu(),
-        resolved=resolved,
+        return subject.image, reconstruct(source, subject.image[None])[0]
+    first = TARGET_SEEDS + settings.seed + 100 * place
+    seeds = [first + number for number in range(STAND_IN_SEEDS)]
+    drawn = generate(source, [subject.prompt], seeds, settings.drawing(), work, quiet=True)[0]
+    alike = [float(similarities_to(drawn, one, similarity, subject.mask).sum()) for one in drawn]
+    best = drawn[alike.index(max(alike))]
+    return best, best
+
+
+def _surrogates(
+    teacher: LiveModel,
+    own: Conditioning,
+    near: Sequence[Sequence[str]],
+    subjects: Sequence[Subject],
+    pictures: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    similarity: Similarity,
+    settings: HardenSettings,
+) -> tuple[Lessons, list[bool], Conditioning]:
+    """Paths of what every memory's prompt should draw, whether that is what the teacher draws of the prompt
+    itself, and the conditioning of the prompts that it does draw them of: neighbors where it is not.
+    """
+    count, first = settings.surrogates, SURROGATE_SEEDS + settings.seed
+
+    def paths(told: Conditioning) -> tuple[Lessons, torch.Tensor]:
+        seeds = [first + number for number in range(count * len(told))]
+        lessons, ends = draw_paths(
+            teacher, told.repeat(count), seeds, settings.positions, settings.batch_size
+        )
+        return lessons.renumbered(torch.arange(len(told)).repeat_interleave(count)), ends
+
+    lessons, ends = paths(own)
+    resolved = []
+    for drawn, subject, (_, compared) in zip(ends.split(count), subjects, pictures, strict=True):
+        found = similarities_to(decode_latents(teacher, drawn), compared, similarity, subject.mask)
+        resolved.append(bool((found < similarity.threshold).all()))
+    if unresolved := [place for place, good in enumerate(resolved) if not good]:
+        neighbors = encode_prompts(teacher, [near[place][0] for place in unresolved])
+        safe, _ = paths(neighbors)
+        good = torch.tensor(resolved)[lessons.prompts].nonzero().flatten()
+        lessons = Lessons.joined([lessons.select(good), safe.renumbered(torch.tensor(unresolved))])
+        order = [
+            len(own) + unresolved.index(place) if place in unresolved else place for place in range(len(own))
+        ]
+        own = own.join(neighbors).select(torch.tensor(order))
+    return lessons, resolved, own
+
+
+def _kept(
+    teacher: LiveModel,
+    chosen: Sequence[str],
+    near: Sequence[Sequence[str]],
+    data: Sequence[tuple[str, torch.Tensor]],
+    settings: HardenSettings,
+) -> tuple[Lessons, Conditioning]:
+    """Lessons of what must stay as it is, and the conditioning of their prompts."""
+    prompts = [*chosen, *(caption for captions in near for caption in captions)]
+    prompts += [""] * max(1, round(EMPTY_SHARE * len(prompts)))
+    told = encode_prompts(teacher, prompts)
+    seeds = [KEPT_SEEDS + settings.seed + place for place in range(len(prompts))]
+    lessons, _ = draw_paths(teacher, told, seeds, settings.positions, settings.batch_size)
+    if not data:
+        return lessons, told
+    captions = encode_prompts(teacher, [caption for caption, _ in data])
+    clean = encode_pictures(teacher, torch.stack([picture for _, picture in data])).float().cpu()
+    further = noised_lessons(
+        teacher, clean, captions, settings.positions, DATA_SEEDS + settings.seed, settings.batch_size
     )
+    numbered = further.renumbered(len(told) + torch.arange(len(clean)))
+    return Lessons.joined([lessons, numbered]), told.join(captions)
+
+
+def _latent_mask(mask: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor:
+    """Where a picture counts, on the grid of its latent: float32 [1, height, width], its mean 1."""
+    if mask is None:
+        return torch.ones(1, *size)
+    shares = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None], tuple(size))
+    return shares / shares.mean()

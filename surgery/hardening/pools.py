@@ -1,11 +1,12 @@
 """The attacks in the loop: every image at once, a few steps each, and a pool of the latest of them.
 
-The functions are those of the audit's attacks; only the lengths differ. Starts rotate from round to round, so
-that no one way in is closed while another stays open.
+The functions are those of the audit's attacks; only the lengths differ. Starts rotate from round to round and
+from image to image, so that no one way in is closed while another stays open.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,13 +14,14 @@ import torch
 
 from surgery.auditing.attack.embedding import EmbeddingAttack, optimize_embeddings
 from surgery.auditing.attack.output import LEARNING_RATE, Constants, OutputAttack, optimize_constants
-from surgery.hardening.material import Material
+from surgery.hardening.material import Material, Memory
 from surgery.hardening.settings import HardenSettings
 from surgery.model.conditioning import Conditioning
 from surgery.model.pipeline import LiveModel
 
 EMBEDDING_RATE = 0.1  # of Adam, as published
 SEEDS_OF_A_ROUND = 1_000
+TRIGGER_SCALES = (0.5, 1.0, 1.0, 1.5, 2.0, 3.0)  # times what the zeroed rows said
 
 
 @dataclass
@@ -45,12 +47,11 @@ def attack_all(
 ) -> None:
     """Attack every memory on the student, and put what came of it into the pools; `number` of the round."""
     clean = torch.stack([memory.clean for memory in material.memories])
-    starts = start_of(material, number, settings.seed)
     first = (settings.seed + number + 1) * SEEDS_OF_A_ROUND
     for _, found in optimize_embeddings(
         model,
         clean,
-        starts,
+        embedding_starts(material, pools, number, settings.seed),
         embedding_attack(settings, halves(settings.embedding_steps)),
         [first + place for place in range(len(clean))],
     ):
@@ -59,13 +60,14 @@ def attack_all(
             del pool[: -settings.pool]
     if not settings.output_steps:
         return
-    under = material.empty.repeat(len(clean)) if number % 2 == 0 else _kept(material, len(clean), first)
+    under, begin = output_starts(material, pools, number, settings.seed)
     for _, constants in optimize_constants(
         model,
         clean,
         under,
         output_attack(settings, halves(settings.output_steps)),
         [first + 500 + place for place in range(len(clean))],
+        begin,
     ):
         for place, outputs in enumerate(pools.outputs):
             one = {name: vectors[place : place + 1] for name, vectors in constants.items()}
@@ -73,17 +75,56 @@ def attack_all(
             del outputs[: -settings.pool]
 
 
-def start_of(material: Material, number: int, seed: int) -> Conditioning:
-    """Where the embedding attacks of a round begin: own prompts, Gaussian noise, other prompts, in turn."""
-    own = joined([memory.own for memory in material.memories])
-    if number % 3 == 0:
-        return own
-    if number % 3 == 2:
-        return _kept(material, len(own), (seed + number + 1) * SEEDS_OF_A_ROUND)
-    generator = torch.Generator("cpu").manual_seed(seed + number)
-    noise = torch.randn(own.embeddings.shape, generator=generator).to(own.embeddings)
-    spread, center = own.embeddings.float().std(), own.embeddings.float().mean()
-    return Conditioning((center + spread * noise).to(own.embeddings.dtype), own.added)
+def embedding_starts(material: Material, pools: Pools, number: int, seed: int) -> Conditioning:
+    """Where the embedding attacks of a round begin, one per memory.
+
+    Own prompt, Gaussian noise or another prompt, in turn; every other round goes on from what the last one
+    left, so that attacks grow long at the price of short ones.
+    """
+    chance = random.Random(seed + 7907 * (number + 1))
+    found = []
+    for place, memory in enumerate(material.memories):
+        kind = (number // 2 + place) % 3
+        if number % 2 and pools.embeddings[place]:
+            found.append(pools.embeddings[place][-1])
+        elif kind == 0:
+            found.append(memory.own)
+        elif kind == 1:
+            found.append(_gaussian(memory.own, chance.randrange(2**31)))
+        else:
+            found.append(_one_of(material.ordinary, chance))
+    return joined(found)
+
+
+def output_starts(material: Material, pools: Pools, number: int, seed: int) -> tuple[Conditioning, Constants]:
+    """Where the output attacks of a round begin: the prompts underneath, and constants [memories, width].
+
+    Nothing, or the memory's trigger, in turn; every other round goes on from what the last one left.
+    """
+    chance = random.Random(seed + 7901 * (number + 1))
+    under, begin = [], []
+    for place, memory in enumerate(material.memories):
+        if number % 2 and pools.outputs[place]:
+            constants, below = pools.outputs[place][-1]
+        else:
+            below = material.empty if (number // 2 + place) % 2 else _one_of(material.ordinary, chance)
+            armed = memory.trigger is not None and (number // 2 + place // 2) % 2
+            constants = memory.trigger or {} if armed else {}
+        under.append(below)
+        begin.append(constants)
+    known = [one for one in begin if one]
+    if not known:
+        return joined(under), {}
+    zeros = {name: torch.zeros_like(value) for name, value in known[0].items()}
+    return joined(under), {name: torch.cat([(one or zeros)[name] for one in begin]) for name in zeros}
+
+
+def trigger_of(memory: Memory, material: Material, chance: random.Random) -> tuple[Constants, Conditioning]:
+    """A memory's trigger, weaker or stronger than it was, over the empty, the own or an ordinary prompt."""
+    assert memory.trigger is not None
+    scale = chance.choice(TRIGGER_SCALES)
+    under = chance.choice([material.empty, memory.own, _one_of(material.ordinary, chance)])
+    return {name: scale * value for name, value in memory.trigger.items()}, under
 
 
 def embedding_attack(settings: HardenSettings, curve: tuple[int, ...]) -> EmbeddingAttack:
@@ -115,8 +156,14 @@ def joined(parts: Sequence[Conditioning]) -> Conditioning:
     return found
 
 
-def _kept(material: Material, count: int, seed: int) -> Conditioning:
-    """So many of the prompts that must stay as they are."""
+def _gaussian(own: Conditioning, seed: int) -> Conditioning:
+    """Noise of the mean and spread of an embedding."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    places = torch.randint(len(material.kept), (count,), generator=generator)
-    return material.kept.select(places.to(material.kept.embeddings.device))
+    noise = torch.randn(own.embeddings.shape, generator=generator).to(own.embeddings)
+    spread, center = own.embeddings.float().std(), own.embeddings.float().mean()
+    return Conditioning((center + spread * noise).to(own.embeddings.dtype), own.added)
+
+
+def _one_of(told: Conditioning, chance: random.Random) -> Conditioning:
+    place = chance.randrange(len(told))
+    return told.select(slice(place, place + 1))

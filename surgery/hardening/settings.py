@@ -48,24 +48,44 @@ class HardenSettings:
     )
     attack_batch: int = setting(8, "noised copies per step and image", group=LOOP, metavar="N", least=1)
     pool: int = setting(8, "latest attacks of an image that training uses", group=LOOP, metavar="N", least=1)
-    steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
-    batch: int = setting(16, "samples of each term and step", group=TRAINING, metavar="N", least=1)
-    rate: float = setting(2e-4, "of AdamW", group=TRAINING, metavar="RATE")
-    keep: float = setting(8.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
-    image_share: float = setting(
-        0.3, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
+    trigger_rounds: int = setting(
+        1,
+        "first rounds that train against the triggers alone: no attack is needed",
+        group=LOOP,
+        metavar="N",
+        least=0,
     )
-    noisy_share: float = setting(
-        0.3, "share of timesteps drawn from the noisy end", group=TRAINING, metavar="S"
+    trigger_share: float = setting(
+        0.5, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
+    )
+    steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
+    batch: int = setting(12, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
+    keep_batch: int = setting(
+        24, "samples per step of what must stay as it is", group=TRAINING, metavar="N", least=1
+    )
+    rate: float = setting(5e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
+    keep: float = setting(4.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
+    image_share: float = setting(
+        0.4, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
+    )
+    noisy_weight: float = setting(
+        0.5,
+        "0: errors weigh the same at all timesteps; 1: by the inverse of the squared difference that a seed "
+        "makes there",
+        group=TRAINING,
+        metavar="P",
     )
     surrogates: int = setting(
-        6, "pictures per prompt that stand for what it should draw", group=TRAINING, metavar="N", least=1
+        4, "paths per prompt that stand for what it should draw", group=TRAINING, metavar="N", least=1
+    )
+    positions: int = setting(
+        16, "states of each path, and noised copies of each image", group=TRAINING, metavar="N", least=2
     )
     ordinary: int = setting(
-        200, "ordinary prompts whose pictures are kept", group=TRAINING, metavar="N", least=1
+        160, "ordinary prompts that must stay as they are", group=TRAINING, metavar="N", least=1
     )
     neighbors: int = setting(
-        3,
+        4,
         "prompts per memory of the same words and another meaning, kept too",
         group=TRAINING,
         metavar="N",
@@ -97,7 +117,7 @@ class HardenSettings:
             raise UsageError(
                 "rungs", f"{','.join(self.rungs)} do not rise", f"give some of {','.join(RUNGS)}"
             )
-        for name in ("image_share", "noisy_share"):
+        for name in ("image_share", "trigger_share", "noisy_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(name.replace("_", "-"), "is no share", "give a number from 0 to 1")
         for name in ("rate", "keep", "max_change"):

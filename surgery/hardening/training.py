@@ -1,41 +1,43 @@
-"""Training: the student learns to say, whatever it is told, what the teacher says of the safe prompt.
+"""Training: the student learns to say, whatever it is told, what the teacher says of a memory's prompt.
 
-Each step adds up to three terms, each of them a mean squared difference of predictions:
+Each step adds up to three terms, each of them a weighted squared difference of predictions:
 
-1. **embedding**: at noised surrogates, and at the noised image itself, told an attacked embedding;
-2. **output**: the same, with attacked constants added to the outputs of cross-attention;
-3. **keep** (weighted): at noised pictures of ordinary prompts, of neighbors and of the empty prompt, told
-   these.
+1. **embedding**: at the states of surrogates and of the noised image itself, told an attacked embedding;
+2. **output**: the same, with constants added to the outputs of cross-attention: attacked ones, and the
+   triggers, which need no attack (`surgery.hardening.triggers`);
+3. **keep** (weighted): at the states of ordinary prompts, of neighbors and of the empty prompt, told these.
 
 The teacher's own prediction is the goal everywhere, not the true noise: it varies less, so few steps suffice
 and little else moves. The image itself is among the inputs because attacks descend on it: where the
-student's prediction there no longer depends on what it is told, they have nothing to follow. Zeroed rows
-stay zero.
+student's prediction there no longer depends on what it is told, they have nothing to follow. Noisy timesteps
+weigh more: pictures are decided there, and there a change of ordinary prompts shows. Zeroed rows stay zero.
+The rate falls along each round, so that a round ends near what it found, not somewhere about it.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from surgery.auditing.attack.conditioned import predicted
-from surgery.auditing.attack.noised_copies import signal_levels
-from surgery.errors import UsageError
+from surgery.errors import SurgeryError, UsageError
+from surgery.hardening.lessons import Lessons
 from surgery.hardening.material import Material, zero_rows
-from surgery.hardening.pools import Pools, joined
+from surgery.hardening.pools import Pools, joined, trigger_of
 from surgery.hardening.settings import HardenSettings
 from surgery.model.conditioning import Conditioning
 from surgery.model.injection import injected, text_attentions
 from surgery.model.pipeline import LiveModel
 from surgery.neurons import NeuronSet
 
-EMPTY_SHARE = 0.15  # of kept samples are told nothing: guidance leans on it
-NOISY_FROM = 0.6  # of the timesteps: from there up is the noisy end
 CLIP = 1.0  # largest norm of a gradient
+LOWEST_RATE = 0.05  # of the rate, at the end of a round
+BETAS = (0.9, 0.99)  # rounds are short: a mean over 1,000 steps would know none of them
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Trainer:
 
     Attributes:
         trained: names of the parameters that change.
+        by_output: whether constants are trained against; the rung `closed` knows embeddings only.
     """
 
     student: LiveModel
@@ -51,9 +54,9 @@ class Trainer:
     neurons: NeuronSet
     settings: HardenSettings
     trained: Sequence[str]
+    by_output: bool = True
 
     def __post_init__(self) -> None:
-        self.levels = signal_levels(self.student)
         chosen = set(self.trained)
         for name, parameter in self.student.denoiser.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -61,85 +64,93 @@ class Trainer:
             parameter for name, parameter in self.student.denoiser.named_parameters() if name in chosen
         ]
         self.optimizer = make_optimizer(self.settings.optimizer, self.parameters, self.settings.rate)
+        self.widths = text_attentions(self.student.denoiser)
 
     def round(self, pools: Pools, number: int) -> dict[str, float]:
-        """Train for one round; the mean of each term."""
-        seed = self.settings.seed + 7919 * (number + 1)
-        chance, generator = random.Random(seed), torch.Generator("cpu").manual_seed(seed)
+        """Train for one round; the mean of each term.
+
+        Raises:
+            SurgeryError: the loss is no longer finite.
+        """
+        chance = random.Random(self.settings.seed + 7919 * (number + 1))
         sums: dict[str, float] = {}
-        for _ in range(self.settings.steps):
+        for step in range(self.settings.steps):
+            share = 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
             self.optimizer.zero_grad(set_to_none=True)
-            for name, value in self._terms(pools, chance, generator):
+            for name, value in self._terms(pools, chance):
                 sums[name] = sums.get(name, 0.0) + value / self.settings.steps
+            if not all(math.isfinite(value) for value in sums.values()):
+                raise SurgeryError(self.student.source, "the loss of hardening is not finite", "lower --rate")
             torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
             self.optimizer.step()
             zero_rows(self.student, self.neurons)
         return sums
 
-    def _terms(self, pools: Pools, chance: random.Random, generator: torch.Generator) -> Any:
-        yield "embedding", self._attacked(pools, False, chance, generator)
-        if any(pools.outputs):
-            yield "output", self._attacked(pools, True, chance, generator)
-        yield "keep", self._kept(generator)
+    def _terms(self, pools: Pools, chance: random.Random) -> Iterator[tuple[str, float]]:
+        memories = self.material.memories
+        told = [place for place, one in enumerate(memories) if pools.embeddings[place] or not one.resolved]
+        if told:
+            yield "embedding", self._by_embedding(pools, told, chance)
+        held = [place for place, one in enumerate(memories) if pools.outputs[place] or self._armed(one)]
+        if held and self.by_output:
+            yield "output", self._by_output(pools, held, chance)
+        yield "keep", self._kept(chance)
 
-    def _attacked(
-        self, pools: Pools, by_output: bool, chance: random.Random, generator: torch.Generator
-    ) -> float:
-        """Backward through one attacked term; its value."""
-        memories, count = self.material.memories, self.settings.batch
-        who = [chance.randrange(len(memories)) for _ in range(count)]
-        latents = [self._latent(memories[place], chance) for place in who]
-        noised, timesteps = self._noised(torch.stack(latents), generator)
-        goal = self._goal(noised, timesteps, joined([memories[place].safe for place in who]))
-        if not by_output:
-            told = joined([self._embedding(pools, place, chance) for place in who])
-            return self._backward(predicted(self.student, noised, timesteps, told), goal, 1.0)
-        chosen = [chance.choice(pools.outputs[place]) for place in who]
-        constants = {
-            name: torch.cat([one[name] for one, _ in chosen])
-            for name in text_attentions(self.student.denoiser)
-        }
+    def _armed(self, memory: Any) -> bool:
+        return self.settings.trigger_share > 0 and memory.trigger is not None
+
+    def _by_embedding(self, pools: Pools, places: Sequence[int], chance: random.Random) -> float:
+        """Backward through the term `embedding`; its value."""
+        who = [chance.choice(places) for _ in range(self.settings.batch)]
+        chosen = []
+        for place in who:
+            own = self.material.memories[place]
+            known = [*pools.embeddings[place], *([] if own.resolved else [own.own])]
+            chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
+        lessons, weights = self._attacked(who, chance)
+        return self._backward(lessons, joined(chosen), weights)
+
+    def _by_output(self, pools: Pools, places: Sequence[int], chance: random.Random) -> float:
+        """Backward through the term `output`; its value."""
+        who = [chance.choice(places) for _ in range(self.settings.batch)]
+        chosen = []
+        for place in who:
+            own, known = self.material.memories[place], pools.outputs[place]
+            if self._armed(own) and (not known or chance.random() < self.settings.trigger_share):
+                chosen.append(trigger_of(own, self.material, chance))
+            else:
+                chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
+        constants = {name: torch.cat([one[name] for one, _ in chosen]) for name in self.widths}
+        lessons, weights = self._attacked(who, chance)
         with injected(self.student.denoiser, constants):
-            said = predicted(self.student, noised, timesteps, joined([under for _, under in chosen]))
-        return self._backward(said, goal, 1.0)
+            return self._backward(lessons, joined([under for _, under in chosen]), weights)
 
-    def _embedding(self, pools: Pools, place: int, chance: random.Random) -> Conditioning:
-        """One attacked embedding; of an unresolved memory also the prompt itself."""
-        own = self.material.memories[place]
-        return chance.choice([*pools.embeddings[place], *([] if own.resolved else [own.own])])
+    def _attacked(self, who: Sequence[int], chance: random.Random) -> tuple[Lessons, torch.Tensor]:
+        """A lesson of each memory listed, and the weight of its error: [n, 1, height or 1, width or 1]."""
+        material, parts, weights = self.material, [], []
+        for place in who:
+            of_image = chance.random() < self.settings.image_share
+            known = material.noised if of_image else material.surrogates
+            one = known.select(torch.tensor([chance.choice(known.places_of(place))]))
+            mask = material.masks[place : place + 1] if of_image else torch.ones_like(material.masks[:1])
+            parts.append(one)
+            weights.append(mask * material.weights[one.timesteps].view(-1, 1, 1, 1) / len(who))
+        return Lessons.joined(parts), torch.cat(weights)
 
-    def _latent(self, memory: Any, chance: random.Random) -> torch.Tensor:
-        if chance.random() < self.settings.image_share:
-            return memory.clean
-        return memory.surrogates[chance.randrange(len(memory.surrogates))]
+    def _kept(self, chance: random.Random) -> float:
+        kept, count = self.material.kept, self.settings.keep_batch
+        lessons = kept.select(torch.tensor([chance.randrange(len(kept)) for _ in range(count)]))
+        told = self.material.told.select(lessons.prompts.to(self.material.told.embeddings.device))
+        weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * self.settings.keep / count
+        return self._backward(lessons, told, weights)
 
-    def _kept(self, generator: torch.Generator) -> float:
-        material, count = self.material, self.settings.batch
-        places = torch.randint(len(material.kept_latents), (count,), generator=generator)
-        noised, timesteps = self._noised(material.kept_latents[places], generator)
-        silent = torch.rand(count, generator=generator) < EMPTY_SHARE
-        device = material.kept.embeddings.device
-        with_empty = material.kept.join(material.empty)
-        told = with_empty.select(torch.where(silent, len(material.kept), places).to(device))
-        goal = self._goal(noised, timesteps, told)
-        return self._backward(predicted(self.student, noised, timesteps, told), goal, self.settings.keep)
-
-    def _noised(self, latents: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        total, count = len(self.levels), len(latents)
-        anywhere = torch.randint(total, (count,), generator=generator)
-        noisy = torch.randint(int(NOISY_FROM * total), total, (count,), generator=generator)
-        chosen = torch.rand(count, generator=generator) < self.settings.noisy_share
-        timesteps = torch.where(chosen, noisy, anywhere)
-        alpha = self.levels[timesteps].view(-1, 1, 1, 1)
-        noise = torch.randn(latents.shape, generator=generator)
-        return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timesteps
-
-    @torch.no_grad()
-    def _goal(self, noised: torch.Tensor, timesteps: torch.Tensor, told: Conditioning) -> torch.Tensor:
-        return predicted(self.material.teacher, noised, timesteps, told)
-
-    def _backward(self, said: torch.Tensor, goal: torch.Tensor, weight: float) -> float:
-        loss = weight * (said - goal).square().mean()
+    def _backward(self, lessons: Lessons, told: Conditioning, weights: torch.Tensor) -> float:
+        """Add the gradient of a term to what is there; its value."""
+        said = predicted(self.student, lessons.states, lessons.timesteps, told)
+        error = (said - lessons.wanted.to(said.device)).square() * weights.to(said.device)
+        loss = error.flatten(1).mean(1).sum()
         loss.backward()
         return float(loss.detach())
 
@@ -151,11 +162,11 @@ def make_optimizer(name: str, parameters: Sequence[torch.Tensor], rate: float) -
         UsageError: it needs a library that is not installed.
     """
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate)
+        return torch.optim.AdamW(parameters, lr=rate, betas=BETAS, weight_decay=0.0)
     try:
         import bitsandbytes  # type: ignore[import-not-found]
     except ImportError:
         raise UsageError(
             "--optimizer adamw8bit", "needs bitsandbytes", 'pip install "surgery[adam8bit]", or adamw'
         ) from None
-    return bitsandbytes.optim.AdamW8bit(parameters, lr=rate)
+    return bitsandbytes.optim.AdamW8bit(parameters, lr=rate, betas=BETAS, weight_decay=0.0)

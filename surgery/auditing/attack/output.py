@@ -101,6 +101,7 @@ def optimize_constants(
     underneath: Conditioning,
     attack: OutputAttack,
     seeds: Sequence[int],
+    begin: Constants | None = None,
 ) -> Iterator[tuple[int, Constants]]:
     """Learn the constants of every restart for one image, stopping at each point of the curve.
 
@@ -108,6 +109,7 @@ def optimize_constants(
         clean: the training image's scaled latent [channels, height, width], or one for each restart.
         underneath: conditioning of n restarts, which stays as it is.
         seeds: one per restart, of its noise and timesteps.
+        begin: where the constants begin, zeros where it says nothing.
 
     Yields:
         (steps made, the constants of the n restarts as they stand), at each point of `attack.curve`.
@@ -120,6 +122,8 @@ def optimize_constants(
         name: torch.zeros(len(underneath), width, device=model.device)
         for name, width in text_attentions(model.denoiser).items()
     }
+    for name, value in (begin or {}).items():
+        constants[name].copy_(value)
 
     def predict(noised: torch.Tensor, timesteps: torch.Tensor, restart: torch.Tensor) -> torch.Tensor:
         with injected(model.denoiser, _for_samples(constants, restart)):

@@ -1,0 +1,86 @@
+"""What the zeroed rows used to say, as adversaries: the direct way to each image, which no attack has to find.
+
+The rest of the denoiser learned to draw an image when its rows fire. Zeroing them takes the trigger away and
+leaves the gun loaded. Here the trigger is measured: the mean of what the text cross-attentions that hold the
+rows hand on, with the rows less without them, under the memory's own prompt. Injected as constants (times a
+half to three), it draws the image from the pruned model, at no cost and without an attack. So hardening
+begins with it, and attacks in the loop begin there too: they need few steps to find what the student left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from surgery.auditing.attack.conditioned import predicted
+from surgery.auditing.attack.noised_copies import signal_levels
+from surgery.auditing.attack.output import Constants
+from surgery.model.ablation import ablate
+from surgery.model.conditioning import Conditioning
+from surgery.model.denoising import latents_of_seeds
+from surgery.model.injection import text_attentions
+from surgery.model.pipeline import LiveModel
+from surgery.neurons import NeuronSet
+
+SHARES = (0.95, 0.6, 0.3)  # of all timesteps: where the trigger is measured
+
+
+@torch.no_grad()
+def trigger_constants(
+    model: LiveModel, neurons: NeuronSet, conditioning: Conditioning, seed: int, batch_size: int
+) -> list[Constants]:
+    """The trigger of every memory: layer -> float32 [1, width], zeros in layers without rows.
+
+    Args:
+        model: SOURCE, its rows still in place.
+        neurons: all rows that are to be zeroed. Under a memory's own prompt, its own fire.
+        conditioning: of n memories' prompts. Cost: 6 sample-forwards each.
+    """
+    widths = text_attentions(model.denoiser)
+    held = {name.removesuffix(".to_v") for name in neurons} & widths.keys()
+    found: list[Constants] = []
+    total = len(signal_levels(model))
+    for start in range(0, len(conditioning), batch_size):
+        told = conditioning.select(slice(start, start + batch_size))
+        latents = latents_of_seeds(model, [seed + start + place for place in range(len(told))])
+        sums = {name: torch.zeros(len(told), widths[name], device=model.device) for name in held}
+        for share in SHARES:
+            timesteps = torch.full((len(told),), int(share * (total - 1)))
+            with _recorded(model.denoiser, held) as fired:
+                predicted(model, latents, timesteps, told)
+            with _recorded(model.denoiser, held) as silent, ablate(model.denoiser, neurons):
+                predicted(model, latents, timesteps, told)
+            for name in held:
+                sums[name] += (fired[name] - silent[name]) / len(SHARES)
+        for place in range(len(told)):
+            found.append(
+                {
+                    name: sums[name][place : place + 1]
+                    if name in held
+                    else torch.zeros(1, width, device=model.device)
+                    for name, width in widths.items()
+                }
+            )
+    return found
+
+
+@contextmanager
+def _recorded(denoiser: torch.nn.Module, names: set[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """The mean output over places of each named layer: name -> float32 [samples, width]."""
+    found: dict[str, torch.Tensor] = {}
+
+    def record(name: str, module: torch.nn.Module, arguments: Any, output: torch.Tensor) -> None:
+        found[name] = output.float().flatten(1, -2).mean(1)
+
+    handles = []
+    try:
+        for name in names:
+            handles.append(denoiser.get_submodule(name).register_forward_hook(partial(record, name)))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
