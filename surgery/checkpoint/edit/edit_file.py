@@ -63,6 +63,10 @@ def load_edit(given: GivenEdit) -> Edit:
     if isinstance(given, str | Path):
         path = expanded(given)
         document = path / DOCUMENT_NAME if path.is_dir() else path
+        if path.is_dir() and not document.exists():
+            raise UsageError(
+                path, f"holds no {DOCUMENT_NAME}", "give a neurons.json, or the folder of an edit"
+            )
         if document.name == DOCUMENT_NAME or path.is_dir():
             return read_edit(document)
     neurons, fingerprint = load_neurons(given)
