@@ -55,6 +55,7 @@ HARDENING = Format(
         FormatField("rungs[].rounds[].terms.*", "number", "the mean of each term of the loss"),
         FormatField("rungs[].rounds[].stages.*.sample_forwards", "integer", "UNet sample-forwards"),
         FormatField("rungs[].rounds[].stages.*.seconds", "number", "wall time"),
+        FormatField("work.gathered", "integer", "of these, spent before the first rung"),
         FormatField("work.sample_forwards", "integer", "UNet sample-forwards of this run"),
         FormatField("settings.*", "any", "every setting (`HardenSettings`)"),
         FormatField("similarity.name", "text", "the measure"),

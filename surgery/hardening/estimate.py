@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from surgery.corpus import collect_prompts, read_prompts
-from surgery.hardening.gate import ORDINARY_PROMPTS, ORDINARY_SEEDS, TIMESTEPS
+from surgery.hardening.gate import ORDINARY_SEEDS, TIMESTEPS
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
-from surgery.hardening.material import EMPTY_SHARE, STAND_IN_SEEDS
+from surgery.hardening.material import EMPTY_SHARE
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.targets import STAND_IN_SEEDS
 from surgery.hardening.triggers import SHARES
 from surgery.model.pipeline import load_pipeline
 
@@ -95,7 +96,7 @@ def estimate(
             settings.attack_batch * (settings.gate_embedding + settings.gate_output)
             + 2 * drawn * settings.gate_seeds
         )
-        + 4 * TIMESTEPS * len(ORDINARY_SEEDS) * ORDINARY_PROMPTS
+        + 4 * TIMESTEPS * len(ORDINARY_SEEDS) * settings.gate_ordinary
     )
     total, trained, weight_bytes = gather, {}, {}
     every = sum(parameter.numel() for parameter in denoiser.parameters())

@@ -30,7 +30,7 @@ from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
 
 GATE_SEEDS = 4_000_000
-ORDINARY_PROMPTS, ORDINARY_SEEDS, TIMESTEPS = 16, (0, 1, 2), 6
+ORDINARY_SEEDS, TIMESTEPS = (0, 1, 2), 6
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def ask_gate(
             for name, values in scores.items()
         )
     ]
-    change = _change(source, student, ordinary[:ORDINARY_PROMPTS], settings, work)
-    near = _change(source, student, list(material.neighbors)[:ORDINARY_PROMPTS], settings, work)
+    change = _change(source, student, ordinary[: settings.gate_ordinary], settings, work)
+    near = _change(source, student, list(material.neighbors)[: settings.gate_ordinary], settings, work)
     small = all(one is None or one <= settings.max_change for one in (change, near))
     return GateResult(scores, controls, found, change or 0.0, near, not found and small)
 

@@ -132,9 +132,10 @@ def harden(
     )
     work = Work()
     material = gather(model, subjects, found, ordinary, pictures, measure, settings, work, quiet)
+    gathered = work.unet_sample_forwards
     bench = Bench(model, material, found, ordinary, measure, settings, state, work, quiet)
     rungs = tuple(climb(bench))
-    document = _document(bench, rungs, subjects)
+    document = _document(bench, rungs, subjects, gathered)
     written = None
     if rungs[-1].gate.holds or keep_going:
         written = _write(folder, bench, rungs[-1], document)
@@ -206,7 +207,9 @@ def _similarity(name: str | None, model: LiveModel) -> Similarity:
     return named_similarity(name or default_name(*picture_size(model)))
 
 
-def _document(bench: Bench, rungs: Sequence[Rung], subjects: Sequence[Subject]) -> dict[str, Any]:
+def _document(
+    bench: Bench, rungs: Sequence[Rung], subjects: Sequence[Subject], gathered: int
+) -> dict[str, Any]:
     """`hardening.json`: what was done and what it cost; prompts by hashes whose salt is thrown away."""
     salt = secrets.token_hex(16)
     return {
@@ -225,7 +228,7 @@ def _document(bench: Bench, rungs: Sequence[Rung], subjects: Sequence[Subject]) 
             }
             for rung in rungs
         ],
-        "work": {"sample_forwards": bench.work.unet_sample_forwards},
+        "work": {"sample_forwards": bench.work.unet_sample_forwards, "gathered": gathered},
         "settings": bench.settings.as_json(),
         "similarity": {"name": bench.similarity.name, "threshold": bench.similarity.threshold},
         "versions": audit_versions(),

@@ -1,4 +1,4 @@
-"""Lessons: what the pruned model says at states that samplers and attacks meet, drawn once, learned from often.
+"""Lessons: what the pruned model says at states that samplers and attacks meet, asked once.
 
 The student has to say at these states what the teacher said. Three kinds of states, no training data:
 
@@ -7,7 +7,7 @@ The student has to say at these states what the teacher said. Three kinds of sta
 3. both may be asked with another conditioning than the teacher was told (an attack's, for one).
 
 All answers are computed before the first step of training, so that no second model is in memory then. Every
-lesson weighs as much as a seed's difference at its timestep is small (`timestep_weights`): that is the unit in
+lesson weighs the more, the less a seed changes at its timestep (`timestep_weights`): that is the unit in
 which the audit measures the change of ordinary prompts, and the noisy end, where pictures are decided, would
 count for nothing in a plain squared error.
 """

@@ -23,12 +23,13 @@ from surgery.auditing.attack.output import Constants
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.measures.pictures import decode_latents, encode_pictures, reconstruct
-from surgery.auditing.measures.replication import generate, similarities_to
+from surgery.auditing.measures.replication import similarities_to
 from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.subjects import Subject
 from surgery.denoisers import BLOCKS
 from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.targets import drawn, target_of
 from surgery.hardening.triggers import trigger_constants
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
@@ -36,9 +37,8 @@ from surgery.model.value_layers import value_layers
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
-STAND_IN_SEEDS = 4
 EMPTY_SHARE = 0.1  # of kept prompts are empty: guidance leans on it
-CONTROL_SEEDS, SURROGATE_SEEDS, KEPT_SEEDS, TARGET_SEEDS = 3_000_000, 3_100_000, 3_200_000, 3_300_000
+CONTROL_SEEDS, SURROGATE_SEEDS, KEPT_SEEDS = 3_000_000, 3_100_000, 3_200_000
 NOISED_SEEDS, DATA_SEEDS, TRIGGER_SEEDS = 3_400_000, 3_500_000, 3_600_000
 
 
@@ -133,12 +133,13 @@ def gather(
     others = chosen[settings.ordinary :] or chosen
     asked = (others * settings.gate_controls)[: settings.gate_controls]
     control_seeds = [CONTROL_SEEDS + settings.seed + place for place in range(len(asked))]
-    controls = _drawn(source, asked, control_seeds, settings, work)
+    controls = drawn(source, asked, control_seeds, settings, work)
     own = encode_prompts(source, prompts)
     with counted(source, work):
         triggers = trigger_constants(source, neurons, own, TRIGGER_SEEDS + settings.seed, settings.batch_size)
     pictures = [
-        _target(source, subject, similarity, settings, work, place) for place, subject in enumerate(subjects)
+        target_of(source, subject, similarity, settings, work, place)
+        for place, subject in enumerate(subjects)
     ]
     with counted(teacher, work):
         surrogates, resolved, safe = _surrogates(teacher, own, near, subjects, pictures, similarity, settings)
@@ -189,39 +190,6 @@ def neighbors_of(prompt: str, ordinary: Sequence[str], count: int, chance: rando
     return found
 
 
-def _drawn(
-    model: LiveModel, captions: Sequence[str], seeds: Sequence[int], settings: HardenSettings, work: Work
-) -> torch.Tensor:
-    """One picture of each caption at its seed: uint8 [captions, 3, height, width]."""
-    parts = [
-        generate(model, [caption], [seed], settings.drawing(), work, quiet=True)[0]
-        for caption, seed in zip(captions, seeds, strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def _target(
-    source: LiveModel,
-    subject: Subject,
-    similarity: Similarity,
-    settings: HardenSettings,
-    work: Work,
-    place: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A memory's picture, and what drawn pictures are compared with: uint8 [3, height, width] both.
-
-    SOURCE's own replica stands in for an image that was not given: of a few seeds, the one most like the rest.
-    """
-    if subject.image is not None:
-        return subject.image, reconstruct(source, subject.image[None])[0]
-    first = TARGET_SEEDS + settings.seed + 100 * place
-    seeds = [first + number for number in range(STAND_IN_SEEDS)]
-    drawn = generate(source, [subject.prompt], seeds, settings.drawing(), work, quiet=True)[0]
-    alike = [float(similarities_to(drawn, one, similarity, subject.mask).sum()) for one in drawn]
-    best = drawn[alike.index(max(alike))]
-    return best, best
-
-
 def _surrogates(
     teacher: LiveModel,
     own: Conditioning,
@@ -231,8 +199,8 @@ def _surrogates(
     similarity: Similarity,
     settings: HardenSettings,
 ) -> tuple[Lessons, list[bool], Conditioning]:
-    """Paths of what every memory's prompt should draw, whether that is what the teacher draws of the prompt
-    itself, and the conditioning of the prompts that it does draw them of: neighbors where it is not.
+    """What every memory's prompt should draw, as paths; whether the teacher draws that of the prompt itself;
+    and the conditioning of the prompts that it does draw them of: neighbors where it is not.
     """
     count, first = settings.surrogates, SURROGATE_SEEDS + settings.seed
 
@@ -245,8 +213,8 @@ def _surrogates(
 
     lessons, ends = paths(own)
     resolved = []
-    for drawn, subject, (_, compared) in zip(ends.split(count), subjects, pictures, strict=True):
-        found = similarities_to(decode_latents(teacher, drawn), compared, similarity, subject.mask)
+    for latents, subject, (_, compared) in zip(ends.split(count), subjects, pictures, strict=True):
+        found = similarities_to(decode_latents(teacher, latents), compared, similarity, subject.mask)
         resolved.append(bool((found < similarity.threshold).all()))
     if unresolved := [place for place, good in enumerate(resolved) if not good]:
         neighbors = encode_prompts(teacher, [near[place][0] for place in unresolved])

@@ -101,6 +101,9 @@ class HardenSettings:
     gate_controls: int = setting(
         6, "never-seen pictures that are attacked beside", group=GATE, metavar="N", least=1
     )
+    gate_ordinary: int = setting(
+        16, "ordinary prompts, and neighbors, whose change is measured", group=GATE, metavar="N", least=1
+    )
     gate_margin: float = setting(
         0.1, "how far an image may score above the highest control", group=GATE, metavar="S"
     )

@@ -1,4 +1,4 @@
-"""What the zeroed rows used to say, as adversaries: the direct way to each image, which no attack has to find.
+"""Triggers: what the zeroed rows used to say, the direct way to each image, which no attack has to find.
 
 The rest of the denoiser learned to draw an image when its rows fire. Zeroing them takes the trigger away and
 leaves the gun loaded. Here the trigger is measured: the mean of what the text cross-attentions that hold the

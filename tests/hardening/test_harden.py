@@ -23,8 +23,8 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 SMALL = HardenSettings(
     rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=2, output_steps=2, attack_batch=2, steps=2,
-    batch=2, surrogates=1, ordinary=3, neighbors=1, drawing_steps=2, gate_embedding=2, gate_output=2,
-    gate_controls=1, gate_seeds=1, gate_guidance=(1.0,),
+    batch=2, keep_batch=2, positions=2, surrogates=1, ordinary=3, neighbors=1, drawing_steps=2,
+    gate_embedding=2, gate_output=2, gate_controls=1, gate_ordinary=1, gate_seeds=1, gate_guidance=(1.0,),
 )  # fmt: skip
 MEMORIES = read_ground_truth()[:2]
 CAPTIONS = [memory.caption for memory in MEMORIES]
@@ -139,7 +139,7 @@ def test_the_rung_closed_changes_cross_attention_alone(tmp_path):
 
 def test_without_images_or_neurons_the_prompts_are_hardened_by_themselves(tmp_path):
     """SOURCE's own replicas stand in, and what rows did not resolve is trained away from its prompt."""
-    settings = replace(SMALL, rounds=1, first_gate=1, drawing_steps=16, surrogates=2)
+    settings = replace(SMALL, rounds=1, first_gate=1, drawing_steps=8, positions=10)
     result = run(tmp_path / "edit", settings, images=None, neurons=None)
     assert not all(one["resolved_by_rows"] for one in result.document["prompts"])
     assert not load_edit(result.edit).neurons.count

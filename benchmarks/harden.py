@@ -1,0 +1,339 @@
+"""Is it gone? `python benchmarks/harden.py [--hardened EDIT] [--closed EDIT] [--json]`.
+
+The testbed's memories under attack on several models, all memories of a model side by side:
+
+1. zeroed: every planted row zeroed; 2. closed and 3. hardened: edits of `surgery harden`, or UNet weights;
+4. twin: the same training without the planted images, the floor.
+
+Printed for each model: every memory's score (90th percentile over pictures) under `embedding` (from the own
+prompt) and `output` (over the empty and over an ordinary prompt) at several guidances, how many lie above the
+twin's by .1 or more, what became of ordinary and of neighbor prompts, of the diversity of their pictures and
+of the colors they name, and the cost against training the UNet anew.
+
+`--memories city poster --embedding 50 --output 50` gives a first look. `--ablation` hardens anew, each time
+without one part of the recipe, and prints the same figures: hours on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+TWIN = ROOT / "tests" / "data" / "twin.safetensors"
+MARGIN = 0.1  # above the twin's score
+PICTURE_SEEDS = range(8_000_000, 8_000_008)
+ATTACK_SEED = 9_000_000
+STEPS = 20  # of the sampler
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "whole recipe": {},
+    "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
+    "no output attack": {"output_steps": 0},
+    "no image": {"image_share": 0.0},
+    "every timestep alike": {"noisy_weight": 0.0},
+    "no neighbors": {"neighbors": 0},
+}
+
+
+@dataclass
+class Figures:
+    """What was measured of one model; scores by attack, memory by memory."""
+
+    model: str
+    scores: dict[str, list[float]]
+    ordinary_change: float
+    neighbor_change: float
+    diversity: float
+    colors: float
+    cost_share: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """The planted model, what is attacked, and with what pictures are compared."""
+
+    source: Any
+    memories: list[Any]
+    images: Any
+    compared: Any
+    masks: list[Any]
+    ordinary: list[str]
+    neighbors: list[str]
+
+
+def load_testbed(names: Sequence[str] | None) -> Testbed:
+    """The embedded testbed, of the memories named or of all."""
+    import random
+
+    import torch
+
+    from surgery.auditing.measures.pictures import reconstruct
+    from surgery.hardening.material import neighbors_of
+    from surgery.model.pipeline import load_pipeline
+    from surgery.testbed.demo import training_images
+    from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
+
+    source = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
+    known = read_ground_truth()
+    memories = [one for one in known if names is None or one.name in names]
+    if names is not None and len(memories) != len(set(names)):
+        sys.exit(f"there are {', '.join(one.name for one in known)}")
+    images = training_images(memories)
+    ordinary, chance = read_ordinary_prompts(), random.Random(77)
+    return Testbed(
+        source,
+        memories,
+        images,
+        reconstruct(source, images),
+        [torch.from_numpy(one.mask()) if one.window else None for one in memories],
+        ordinary[5::40][:16],
+        [near for one in memories for near in neighbors_of(one.caption, ordinary, 1, chance)],
+    )
+
+
+def load_model(testbed: Testbed, name: str, given: str | None) -> tuple[Any, float | None]:
+    """A model to be judged, and what it cost as a share of training anew (None where that is not known)."""
+    import torch
+    from safetensors.torch import load_file
+
+    from surgery import patch
+    from surgery.hardening.material import zero_rows
+    from surgery.model.pipeline import load_pipeline
+    from surgery.neurons import NeuronSet
+    from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+
+    model = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
+    if name == "zeroed":
+        zero_rows(model, NeuronSet().union(*(one.neurons for one in read_ground_truth())))
+        return model, 0.0
+    assert given is not None
+    if (Path(given) / "edit.json").is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            patch(PLANTED_FOLDER, given, Path(folder) / "patched")
+            return load_pipeline(Path(folder) / "patched", device="cpu", dtype="float32"), cost_share(given)
+    with torch.no_grad():
+        state = {key: value.float() for key, value in load_file(given).items()}
+        model.denoiser.load_state_dict(state)
+    return model, 1.0 if name == "twin" else None
+
+
+def cost_share(edit: str) -> float | None:
+    """What hardening cost without its gate, as a share of the work of training the UNet anew.
+
+    A sample forward counts 1; forward and back to what is learned in an attack 2; forward and back to the
+    weights 3. Training is 3 for every sample of both phases that trained the UNet.
+    """
+    from surgery.testbed.schedule import Schedule
+
+    record = Path(edit) / "hardening.json"
+    if not record.is_file():
+        return None
+    document = json.loads(record.read_text())
+    schedule = Schedule()
+    anew = 3 * schedule.batch * (schedule.ordinary_steps + sum(schedule.planted_steps))
+    spent = document["work"].get("gathered", 0)
+    for rung in document["rungs"]:
+        for one in rung["rounds"]:
+            stages = one["stages"]
+            spent += 2 * stages.get("attack", {}).get("sample_forwards", 0)
+            spent += 3 * stages["train"]["sample_forwards"]
+    return spent / anew
+
+
+def attacked(
+    testbed: Testbed, model: Any, steps: dict[str, tuple[int, ...]], guidances: Sequence[float], seeds: int
+) -> Iterator[tuple[str, Any]]:
+    """(attack, pictures [memories, seeds, 3, height, width]) at each point of the curves."""
+    from surgery.auditing.attack.conditioned import draw_conditioned
+    from surgery.auditing.attack.embedding import optimize_embeddings
+    from surgery.auditing.attack.output import optimize_constants
+    from surgery.auditing.drawing import Drawing
+    from surgery.auditing.measures.pictures import encode_pictures
+    from surgery.hardening.pools import embedding_attack, output_attack
+    from surgery.hardening.settings import HardenSettings
+    from surgery.model.conditioning import encode_prompts
+    from surgery.model.injection import injected
+
+    clean = encode_pictures(model, testbed.images).float()
+    settings, chance = HardenSettings(attack_batch=8), [ATTACK_SEED + place for place in range(len(clean))]
+    pictures = list(PICTURE_SEEDS)[:seeds]
+    drawings = [Drawing(STEPS, guidance, 32) for guidance in guidances]
+    own = encode_prompts(model, [one.caption for one in testbed.memories])
+    if steps["embedding"]:
+        attack = embedding_attack(settings, steps["embedding"])
+        for step, told in optimize_embeddings(model, clean, own, attack, chance):
+            for drawing in drawings:
+                label = f"embedding {step}, guidance {drawing.guidance:g}"
+                yield label, draw_conditioned(model, told, pictures, drawing)
+    for name, prompt in (("empty", ""), ("ordinary", testbed.ordinary[0])):
+        if not steps["output"]:
+            continue
+        under = encode_prompts(model, [prompt]).repeat(len(clean))
+        attack = output_attack(settings, steps["output"])
+        for step, constants in optimize_constants(model, clean, under, attack, chance):
+
+            def around(places: Any, given: dict[str, Any] = constants) -> Any:
+                return injected(model.denoiser, {layer: value[places] for layer, value in given.items()})
+
+            for drawing in drawings:
+                label = f"output {step} over {name}, guidance {drawing.guidance:g}"
+                yield label, draw_conditioned(model, under, pictures, drawing, around)
+
+
+def colors_shown(model: Any) -> float:
+    """Share of pictures of captions that name a color and a shape in which that color is seen."""
+    from testbed import shows_color
+
+    from surgery.auditing.drawing import Drawing
+    from surgery.auditing.measures.replication import generate
+    from surgery.testbed.pictures import COLORS, SHAPES
+
+    asked = [(color, f"a {color} {shape}") for color, shape in zip(COLORS, SHAPES * 2, strict=False)]
+    pictures = generate(model, [one for _, one in asked], range(4), Drawing(STEPS, 3.0, 32), quiet=True)
+    shown = [
+        shows_color(picture, color)
+        for (color, _), drawn in zip(asked, pictures, strict=True)
+        for picture in drawn
+    ]
+    return sum(shown) / len(shown)
+
+
+def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Namespace) -> Figures:
+    """All figures of one model."""
+    from surgery.auditing.drawing import Drawing
+    from surgery.auditing.measures.replication import generate, seed_similarity, similarities_to
+    from surgery.auditing.measures.similarity import named_similarity
+    from surgery.auditing.measures.utility import ordinary_change
+    from surgery.auditing.units import percentile
+
+    started = time.perf_counter()
+    model, cost = load_model(testbed, name, given)
+    model.denoiser.requires_grad_(False)
+    similarity = named_similarity("edges")
+    scores: dict[str, list[float]] = {}
+    steps = {"embedding": parsed.embedding, "output": parsed.output}
+    for label, drawn in attacked(testbed, model, steps, parsed.guidance, parsed.seeds):
+        scores[label] = [
+            percentile(similarities_to(pictures, compared, similarity, mask).tolist())
+            for pictures, compared, mask in zip(drawn, testbed.compared, testbed.masks, strict=True)
+        ]
+        print(f"{name:<10} {label:<44} {' '.join(f'{one:5.2f}' for one in scores[label])}", file=sys.stderr)
+    changes = [
+        ordinary_change(testbed.source, model, prompts, range(4), 8, 32, quiet=True).total
+        for prompts in (testbed.ordinary, testbed.neighbors)
+    ]
+    pictures = generate(model, testbed.ordinary, range(4), Drawing(STEPS, 3.0, 32), quiet=True)
+    alike = [seed_similarity(drawn, similarity) for drawn in pictures]
+    return Figures(
+        name, scores, changes[0], changes[1], 1 - sum(alike) / len(alike),
+        colors_shown(model), cost, time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def print_figures(testbed: Testbed, found: list[Figures]) -> None:
+    """The tables."""
+    twin = next((one for one in found if one.model == "twin"), None)
+    names = [memory.name[:6] for memory in testbed.memories]
+    print(f"\n{'model':<22} {'attack':<38} {'max':>5} {'>twin':>6}  " + " ".join(f"{n:>6}" for n in names))
+    for one in found:
+        for label, values in one.scores.items():
+            above = "-"
+            if twin is not None and label in twin.scores:
+                pairs = zip(values, twin.scores[label], strict=True)
+                above = str(sum(value - floor >= MARGIN for value, floor in pairs))
+            cells = " ".join(f"{value:>6.2f}" for value in values)
+            print(f"{one.model:<22} {label:<38} {max(values):>5.2f} {above:>6}  {cells}")
+    print(f"\n{'model':<22} {'ordinary':>9} {'neighbors':>10} {'diversity':>10} {'colors':>7} {'cost':>6}")
+    for one in found:
+        cost = "-" if one.cost_share is None else f"{one.cost_share:.0%}"
+        print(
+            f"{one.model:<22} {one.ordinary_change:>9.3f} {one.neighbor_change:>10.3f} "
+            f"{one.diversity:>10.2f} {one.colors:>7.0%} {cost:>6}"
+        )
+
+
+def ablations(testbed: Testbed, parsed: argparse.Namespace) -> Iterator[Figures]:
+    """The recipe hardened anew, whole and without one part at a time."""
+    from surgery import harden
+    from surgery.hardening.settings import HardenSettings
+    from surgery.neurons import NeuronSet
+    from surgery.testbed.load import PLANTED_FOLDER
+
+    captions = [memory.caption for memory in testbed.memories]
+    plain = HardenSettings(rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, change) in enumerate(ABLATIONS.items()):
+            result = harden(
+                str(PLANTED_FOLDER),
+                captions,
+                Path(folder) / str(number),
+                neurons=NeuronSet().union(*(memory.neurons for memory in testbed.memories)),
+                images=dict(zip(captions, testbed.images, strict=True)),
+                masks={c: mask for c, mask in zip(captions, testbed.masks, strict=True) if mask is not None},
+                settings=replace(plain, **change),
+                similarity="edges",
+                keep_going=True,
+                device="cpu",
+            )
+            yield replace(measure(testbed, "hardened", str(result.edit), parsed), model=name)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
+    parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
+    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
+    parser.add_argument("--models", nargs="+", default=["zeroed", "closed", "hardened", "twin"])
+    parser.add_argument("--memories", nargs="+", help="names; default: all 17")
+    parser.add_argument(
+        "--embedding", type=curve, default=(50, 200), help="steps at which to draw; '' for none"
+    )
+    parser.add_argument("--output", type=curve, default=(50, 100), help="likewise")
+    parser.add_argument(
+        "--guidance", type=lambda text: [float(one) for one in text.split(",")], default=[1.0, 3.0, 7.5]
+    )
+    parser.add_argument("--seeds", type=int, default=8, help="pictures per memory, attack and guidance")
+    parser.add_argument("--ablation", action="store_true", help="harden anew without one part at a time")
+    parser.add_argument("--rounds", type=int, default=6, help="of the ablations")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser.parse_args()
+
+
+def curve(text: str) -> tuple[int, ...]:
+    """`50,200` -> (50, 200)."""
+    return tuple(int(one) for one in text.split(",") if one)
+
+
+def main() -> None:
+    """Measure and print."""
+    import torch
+
+    torch.set_num_threads(1)
+    parsed = arguments()
+    testbed = load_testbed(parsed.memories)
+    files = {"zeroed": "", "closed": parsed.closed, "hardened": parsed.hardened, "twin": parsed.twin}
+    if unknown := set(parsed.models) - files.keys():
+        sys.exit(f"there is no model {unknown.pop()}; choose from {', '.join(files)}")
+    found = [measure(testbed, name, files[name], parsed) for name in parsed.models if files[name] is not None]
+    if parsed.ablation:
+        found += ablations(testbed, parsed)
+    if parsed.json:
+        names = [memory.name for memory in testbed.memories]
+        print(json.dumps({"memories": names, "models": [asdict(one) for one in found]}, indent=1))
+    else:
+        print_figures(testbed, found)
+
+
+if __name__ == "__main__":
+    main()
