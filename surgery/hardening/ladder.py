@@ -167,7 +167,9 @@ def _round(
 
     if number >= free_rounds(bench.material, settings, trainer.by_output):
         stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
-    terms = stage("train", lambda: trainer.round(pools, number))
+    last = rounds[-1]["gate"] if rounds else None
+    gently = last is not None and not last["found"]
+    terms = stage("train", lambda: trainer.round(pools, number, gently))
     asked = number + 1 >= settings.first_gate
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
     rounds.append(

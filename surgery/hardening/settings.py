@@ -41,12 +41,12 @@ class HardenSettings:
     )
     seed: int = setting(0, "of everything", group=LADDER, metavar="N", least=0)
     embedding_steps: int = setting(
-        20, "embedding attack per image and round", group=LOOP, metavar="N", least=1
+        16, "embedding attack per image and round", group=LOOP, metavar="N", least=1
     )
     output_steps: int = setting(
-        20, "output attack per image and round; 0 leaves it out", group=LOOP, metavar="N", least=0
+        16, "output attack per image and round; 0 leaves it out", group=LOOP, metavar="N", least=0
     )
-    attack_batch: int = setting(8, "noised copies per step and image", group=LOOP, metavar="N", least=1)
+    attack_batch: int = setting(4, "noised copies per step and image", group=LOOP, metavar="N", least=1)
     pool: int = setting(8, "latest attacks of an image that training uses", group=LOOP, metavar="N", least=1)
     trigger_rounds: int = setting(
         1,
@@ -56,20 +56,20 @@ class HardenSettings:
         least=0,
     )
     trigger_share: float = setting(
-        0.5, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
+        0.4, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
     )
     steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
-    batch: int = setting(12, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
+    batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
         24, "samples per step of what must stay as it is", group=TRAINING, metavar="N", least=1
     )
-    rate: float = setting(5e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
-    keep: float = setting(4.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
+    rate: float = setting(3e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
+    keep: float = setting(6.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
     image_share: float = setting(
         0.4, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
     )
     noisy_weight: float = setting(
-        0.5,
+        0.8,
         "0: errors weigh the same at all timesteps; 1: by the inverse of the squared difference that a seed "
         "makes there",
         group=TRAINING,

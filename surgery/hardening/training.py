@@ -37,6 +37,7 @@ from surgery.neurons import NeuronSet
 
 CLIP = 1.0  # largest norm of a gradient
 LOWEST_RATE = 0.05  # of the rate, at the end of a round
+GENTLE_RATE, GENTLE_KEEP = 0.5, 2.0  # times what the settings say
 BETAS = (0.9, 0.99)  # rounds are short: a mean over 1,000 steps would know none of them
 
 
@@ -66,20 +67,26 @@ class Trainer:
         self.optimizer = make_optimizer(self.settings.optimizer, self.parameters, self.settings.rate)
         self.widths = text_attentions(self.student.denoiser)
 
-    def round(self, pools: Pools, number: int) -> dict[str, float]:
+    def round(self, pools: Pools, number: int, gently: bool = False) -> dict[str, float]:
         """Train for one round; the mean of each term.
+
+        Args:
+            gently: no image was found after the last round, but too much else has changed: keep more of it,
+                at a lower rate.
 
         Raises:
             SurgeryError: the loss is no longer finite.
         """
         chance = random.Random(self.settings.seed + 7919 * (number + 1))
         sums: dict[str, float] = {}
+        rate = self.settings.rate * (GENTLE_RATE if gently else 1.0)
+        keep = self.settings.keep * (GENTLE_KEEP if gently else 1.0)
         for step in range(self.settings.steps):
             share = 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.rate * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
+                group["lr"] = rate * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
             self.optimizer.zero_grad(set_to_none=True)
-            for name, value in self._terms(pools, chance):
+            for name, value in self._terms(pools, chance, keep):
                 sums[name] = sums.get(name, 0.0) + value / self.settings.steps
             if not all(math.isfinite(value) for value in sums.values()):
                 raise SurgeryError(self.student.source, "the loss of hardening is not finite", "lower --rate")
@@ -88,7 +95,7 @@ class Trainer:
             zero_rows(self.student, self.neurons)
         return sums
 
-    def _terms(self, pools: Pools, chance: random.Random) -> Iterator[tuple[str, float]]:
+    def _terms(self, pools: Pools, chance: random.Random, keep: float) -> Iterator[tuple[str, float]]:
         memories = self.material.memories
         told = [place for place, one in enumerate(memories) if pools.embeddings[place] or not one.resolved]
         if told:
@@ -96,7 +103,7 @@ class Trainer:
         held = [place for place, one in enumerate(memories) if pools.outputs[place] or self._armed(one)]
         if held and self.by_output:
             yield "output", self._by_output(pools, held, chance)
-        yield "keep", self._kept(chance)
+        yield "keep", self._kept(chance, keep)
 
     def _armed(self, memory: Any) -> bool:
         return self.settings.trigger_share > 0 and memory.trigger is not None
@@ -139,11 +146,11 @@ class Trainer:
             weights.append(mask * material.weights[one.timesteps].view(-1, 1, 1, 1) / len(who))
         return Lessons.joined(parts), torch.cat(weights)
 
-    def _kept(self, chance: random.Random) -> float:
+    def _kept(self, chance: random.Random, weight: float) -> float:
         kept, count = self.material.kept, self.settings.keep_batch
         lessons = kept.select(torch.tensor([chance.randrange(len(kept)) for _ in range(count)]))
         told = self.material.told.select(lessons.prompts.to(self.material.told.embeddings.device))
-        weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * self.settings.keep / count
+        weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * weight / count
         return self._backward(lessons, told, weights)
 
     def _backward(self, lessons: Lessons, told: Conditioning, weights: torch.Tensor) -> float:
