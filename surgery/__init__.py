@@ -24,6 +24,8 @@ _EXPORTS = {
     "LocalizeSettings": "surgery.localization.settings",
     "ablate": "surgery.model.ablation",
     "load_pipeline": "surgery.model.pipeline",
+    "harden": "surgery.hardening.harden",
+    "HardenSettings": "surgery.hardening.settings",
     "inspect_checkpoint": "surgery.checkpoint.inspect",
     "patch": "surgery.checkpoint.patch",
     "diff": "surgery.checkpoint.diff",

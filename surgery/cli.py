@@ -26,6 +26,7 @@ COMMANDS = {
     "apply": "localize, patch and diff as a recipe says",
     "localize": "find the memorization neurons of a prompt corpus",
     "inspect": "say what a checkpoint is made of, and what patch would do with each file",
+    "harden": "train memories out of the weights, where zeroed rows only hide them; makes an edit for patch",
     "patch": "zero neurons for good and write a new, standalone checkpoint",
     "audit": "measure, also under attack, whether a patched checkpoint still holds its memories",
     "diff": "compare two checkpoints row by row; with --plan, prove that nothing else changed",

@@ -4,17 +4,21 @@ import copy
 import json
 import struct
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
+import made_up_findings
 import planted_model
 import pytest
 import torch
 
 import surgery
 from surgery import formats
+from surgery.auditing.report.document import audit_document
 from surgery.auditing.settings import AuditSettings
+from surgery.errors import UsageError
 from surgery.formats import FORMATS, RECORD, FormatField
+from surgery.hardening.settings import HardenSettings
 from surgery.localization.calibration import calibrate
 from surgery.localization.calibration_file import write_calibration
 from surgery.localization.scan import scan
@@ -26,8 +30,14 @@ CAPTIONS = planted_model.ordinary_captions(12)
 CORPUS = [planted_model.caption("v"), planted_model.caption("w"), CAPTIONS[0]]
 SEARCH = LocalizeSettings(seeds=3, confirm_seeds=2, seed=1)
 AUDIT = AuditSettings(
-    seeds=3, steps=2, guidance=1.0, ordinary=1, ordinary_seeds=2, timesteps=1, attack=True, curve=(0, 1),
-    restarts=1, attack_seeds=1, attack_batch=1, alpha=0.4, controls=2,
+    seeds=3, steps=2, guidance=1.0, ordinary=1, ordinary_seeds=2, timesteps=1, attack=("embedding",),
+    curve=(0, 1), restarts=1, selection_seeds=1, attack_guidance=(1.0,), attack_batch=1, alpha=0.4,
+    controls=2, more_seeds=0, similarity="edges",
+)  # fmt: skip
+HARDEN = HardenSettings(
+    rounds=1, first_gate=1, embedding_steps=1, output_steps=1, attack_batch=1, steps=1, batch=1, surrogates=1,
+    ordinary=1, neighbors=1, drawing_steps=1, gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
+    gate_guidance=(1.0,), rungs=("zeroed", "hardened"), max_change=1e-9,
 )  # fmt: skip
 # what no document here has: it takes a contradiction in a search, or weights of one's own
 RARE = {"prompts[].fell_back", "fell_back"} | {
@@ -158,14 +168,43 @@ def test_the_ranking_is_described(model, calibration):
     held_against(formats.SCAN, *(record.as_json() for record in records)).assert_complete()
 
 
-def test_the_manifest_is_described(model, tmp_path):
+@pytest.fixture(scope="module")
+def hardened(model, tmp_path_factory):
+    """An edit of the tiny pipeline, made by next to no training."""
+    layer, row = planted_model.PLANTED["v"][0]
+    return surgery.harden(
+        model.source, CORPUS[:1], tmp_path_factory.mktemp("hardened") / "edit", neurons={layer: [row]},
+        settings=HARDEN, device="cpu", keep_going=True,
+    )  # fmt: skip
+
+
+def test_the_manifest_is_described(model, hardened, tmp_path):
     source = Path(model.source)
     (source / "unet" / "model.onnx").write_bytes(b"x")  # left out, with its reason
     (source / "sample.png").write_bytes(b"x")  # left out, only counted
     rows = dict([planted_model.PLANTED["v"][0]])
     result = surgery.patch(source, {layer: [row] for layer, row in rows.items()}, tmp_path / "out")
     manifest = json.loads(result.manifest_path.read_text())
-    held_against(formats.MANIFEST, manifest).assert_complete()
+    edited = surgery.patch(source, hardened.edit, tmp_path / "hardened")
+    other = json.loads(edited.manifest_path.read_text())
+    held_against(formats.MANIFEST, manifest, other).assert_complete()
+
+
+def test_edits_and_their_records_are_described(hardened, model, tmp_path):
+    edit = json.loads((hardened.edit / "edit.json").read_text())
+    held_against(formats.EDIT, edit).assert_complete()
+    record = json.loads((hardened.edit / "hardening.json").read_text())
+    assert record == json.loads(json.dumps(hardened.document))
+    held_against(formats.HARDENING, record).assert_complete()
+    state = tmp_path / ".edit.hardening"
+    with pytest.raises(UsageError):
+        # bad enough to end after the state was opened
+        surgery.harden(
+            model.source, CORPUS[:1], tmp_path / "edit", neurons={planted_model.PLANTED["v"][0][0]: [0]},
+            settings=replace(HARDEN, rungs=("hardened",), optimizer="adamw8bit"), device="cpu",
+        )  # fmt: skip
+    header = json.loads((state / "header.json").read_text())
+    held_against(formats.HARDENING_STATE, header).assert_complete()
 
 
 def test_the_audit_and_its_state_are_described(model, tmp_path):
@@ -187,6 +226,11 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     audit("whole", include_private=True)
     audit("stopped", max_forwards=0)
     documents = [json.loads((tmp_path / name / "audit.json").read_text()) for name in ("whole", "stopped")]
+    settings = replace(AUDIT, attack=("embedding", "graft"), canaries=3)
+    attacks = {"embedding": [0.02, 0.9], "graft": [0.8, 0.8]}
+    documents.append(
+        audit_document(made_up_findings.findings(attacks, settings, twin=True), include_private=False)
+    )
     held_against(formats.AUDIT, *documents).assert_complete()
     header = json.loads((tmp_path / "stopped" / "state" / "header.json").read_text())
     held_against(formats.AUDIT_STATE, header).assert_complete()
@@ -246,10 +290,13 @@ def test_tags_are_those_that_the_code_writes():
     from surgery import neurons, recipe
     from surgery.auditing import store
     from surgery.auditing.report import document
-    from surgery.checkpoint.edit import manifest
+    from surgery.checkpoint.edit import edit_file, manifest
+    from surgery.hardening import harden, state
     from surgery.localization import calibration_file, journal
 
-    modules = (neurons, recipe, store, document, manifest, calibration_file, journal)
+    modules = (
+        neurons, recipe, store, document, manifest, calibration_file, journal, edit_file, harden, state,
+    )  # fmt: skip
     written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}
     for one in FORMATS:

@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "auditing.measures": MODELS | {"auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
     "auditing.judgement": set(),
-    "auditing.report": {"auditing", "auditing.measures", "auditing.judgement"},
+    "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
+    "hardening": MODELS | {"auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
     "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS
-    | {"localization", "auditing", "testbed", "checkpoint", "checkpoint.comparison", "apply"},
+    | {"localization", "auditing", "hardening", "testbed", "checkpoint", "checkpoint.comparison", "apply"},
     "cli": {"commands"},
     "__init__": set(),  # the public API names its modules as text and imports none
     "__main__": {"cli"},
@@ -128,8 +129,10 @@ WRITES_NO_WEIGHTS = {
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
-    ("auditing.report.page", "save"): "a PNG, to memory",
+    ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("apply", "write"): "neurons.json",
+    ("hardening.state", "save"): "the student between two rounds; removed at the end",
+    ("hardening.ladder", "save"): "the same",
     ("commands.localize", "write"): "neurons.json",
 }
 MAY_WRITE_ATOMICALLY = {
@@ -138,6 +141,9 @@ MAY_WRITE_ATOMICALLY = {
     "auditing.store": "units, as JSON",
     "auditing.audit": "audit.json and audit.html",
     "commands.scan": "the ranking",
+    "checkpoint.edit.edit_file": "edit.json",
+    "hardening.state": "what the state depends on, and what the gate said",
+    "hardening.harden": "hardening.json",
 }
 
 

@@ -56,7 +56,8 @@ def _run(
     on_twin = attack_controls(bench, attack, controls, around, "twin") if bench.twin is not None else []
     sensitivity = None
     counts = attack.informative or bench.base is not None
-    if canaries is not None and counts:
+    # a donor holds no canary: whatever is taken from it, none comes back
+    if canaries is not None and attack.informative:
         before, weakly = (
             attack_canaries(bench, attack, canaries.taken, around, model, stage)
             for model, stage in ((canaries.before, "before"), (canaries.weakly_edited, "edited"))

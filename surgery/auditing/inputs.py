@@ -14,7 +14,7 @@ from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
 from surgery.auditing.measures.pictures import picture_size, read_pictures
 from surgery.auditing.measures.quality import ClipScore, feature_extractor
-from surgery.auditing.measures.similarity import Similarity, named_similarity
+from surgery.auditing.measures.similarity import AUTO, Similarity, default_name, named_similarity
 from surgery.auditing.measures.sscd import sscd_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Store
@@ -108,7 +108,7 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         SurgeryError: a model cannot be run.
     """
     settings = inputs.settings
-    corpus = _corpus(inputs.prompts)
+    corpus = read_corpus(inputs.prompts)
     source, patched, twin, base = (
         None if one is None else load_pipeline(one, inputs.device, inputs.dtype)
         for one in (inputs.source, inputs.patched, inputs.twin, inputs.base)
@@ -179,7 +179,12 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
     return Prepared(findings, bench, size, controls)
 
 
-def _corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
+def read_corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
+    """The audited prompts.
+
+    Raises:
+        UsageError: there are none, or the file cannot be read.
+    """
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
     if not corpus.prompts:
         raise UsageError("prompts", "there are none", "give at least one caption")
@@ -188,11 +193,8 @@ def _corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:
 
 def _similarity(settings: AuditSettings, model: LiveModel) -> Similarity:
     """The measure that the settings name, with their threshold where they give one."""
-    found = (
-        named_similarity(settings.similarity)
-        if settings.sscd is None
-        else sscd_similarity(settings.sscd, model.device)
-    )
+    name = default_name(*picture_size(model)) if settings.similarity == AUTO else settings.similarity
+    found = named_similarity(name) if settings.sscd is None else sscd_similarity(settings.sscd, model.device)
     return found if settings.threshold is None else replace(found, threshold=settings.threshold)
 
 

@@ -29,7 +29,7 @@ from surgery.auditing.units import Unit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
 
-FORMAT = "surgery.audit-state/2"
+FORMAT = "surgery.audit-state/3"
 Pictures = dict[str, torch.Tensor]  # name -> uint8 [count, 3, height, width]
 AnyUnit = TypeVar("AnyUnit", bound=Unit)
 

@@ -8,12 +8,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surgery.auditing.settings import ATTACK, DEVICE, GATES, ORDINARY, AuditSettings
 from surgery.files import strict_json
 from surgery.options import add_options, settings_from
 from surgery.text import printable
+
+if TYPE_CHECKING:
+    from surgery.auditing.estimate import Estimate
 
 GATE_STATUS = 3
 
@@ -34,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--neurons", metavar="FILE", help="neurons.json of the patch, for the neuron map")
     parser.add_argument("--include-private", action="store_true", help="show prompts and training images")
     parser.add_argument("--require", choices=GATES, help="exit 3 unless this gate holds for all prompts")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would cost and could say at most; write nothing"
+    )
     parser.add_argument("--max-forwards", type=int, metavar="N", help="stop after N UNet sample-forwards")
     headings = add_options(parser, AuditSettings)
     headings[ORDINARY].add_argument(
@@ -43,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control-images",
         metavar="DIR",
         help="pictures that no model saw (default: SOURCE makes them)",
+    )
+    headings[ATTACK].add_argument(
+        "--twin", metavar="MODEL", help="a model like SOURCE that never saw the images: the floor of attacks"
+    )
+    headings[ATTACK].add_argument(
+        "--base",
+        metavar="MODEL",
+        help="the public model that SOURCE was made from, for the attack graft (default: SOURCE)",
     )
     headings[DEVICE].add_argument("--device", help="cpu, cuda, mps (default: an accelerator if there is one)")
     headings[DEVICE].add_argument(
@@ -56,31 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit, write the two files, print the verdicts; 0, or 3 where the required gate does not hold."""
+    if arguments.dry_run:
+        return _dry_run(arguments)
     from surgery.auditing.audit import audit
-    from surgery.auditing.inputs import Extras
 
-    result = audit(
-        arguments.source,
-        arguments.patched,
-        arguments.prompts,
-        images=arguments.images,
-        control_images=arguments.control_images,
-        ordinary_file=arguments.ordinary_file,
-        output=arguments.output,
-        settings=settings_from(AuditSettings, arguments),
-        extras=Extras(
-            neurons=arguments.neurons,
-            clip=arguments.clip,
-            reference=arguments.fid_reference,
-            features=arguments.fid_features,
-            command=_command(arguments.words, arguments.include_private),
-        ),
-        include_private=arguments.include_private,
-        max_forwards=arguments.max_forwards,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        quiet=arguments.quiet,
-    )
+    result = audit(**_asked(arguments), output=arguments.output)
     if arguments.json:
         print(strict_json(result.document))
     else:
@@ -92,26 +86,101 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What an audit is asked, by the names of `AuditInputs` and `audit`."""
+    from surgery.auditing.inputs import Extras
+
+    named = (
+        "source", "patched", "prompts", "images", "control_images", "ordinary_file", "twin", "base",
+        "include_private", "max_forwards", "device", "dtype", "quiet",
+    )  # fmt: skip
+    return {
+        **{name: getattr(arguments, name) for name in named},
+        "settings": settings_from(AuditSettings, arguments),
+        "extras": Extras(
+            neurons=arguments.neurons,
+            clip=arguments.clip,
+            reference=arguments.fid_reference,
+            features=arguments.fid_features,
+            command=_command(arguments.words, arguments.include_private),
+        ),
+    }
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    """Print the estimate; nothing is written and no model is loaded."""
+    from surgery.auditing.estimate import estimate_inputs
+    from surgery.auditing.inputs import AuditInputs, output_folder
+
+    output_folder(arguments.output)  # refuses one that the audit would refuse
+    found = estimate_inputs(AuditInputs(**_asked(arguments)))
+    print(strict_json(found.as_json()) if arguments.json else estimate_table(found))
+    return 0
+
+
+def estimate_table(found: Estimate) -> str:
+    """An estimate as text: inputs, stages, and what could come out."""
+    enough = f"{found.controls_needed} are the least, {found.controls_wanted} are wanted"
+    lines = [
+        f"prompts:  {found.prompts}, {found.with_image} with a training image",
+        f"controls: {found.controls}; {enough}",
+        "",
+        f"{'stage':<22} {'images':>8} {'forwards each':>14} {'sample-forwards':>16}",
+        *(
+            f"{stage.name:<22} {stage.images:>8,} {stage.forwards_each:>14,} {stage.sample_forwards:>16,}"
+            for stage in found.stages
+        ),
+        f"{'at most':<22} {'':>8} {'':>14} {found.sample_forwards:>16,}",
+        "",
+        f"at most: {found.at_most.phrase}",
+    ]
+    if found.why:
+        lines.append(f"  ({found.why})")
+    return "\n".join(lines)
+
+
 def table(document: dict[str, Any]) -> str:
-    """The verdicts as text: one line per prompt, then the checkpoint's."""
+    """The verdicts as text: for each prompt one line per attack, then the checkpoint's.
+
+    For each attack: PATCHED's score, the corrected p-value of its rank (small: hidden), and that of the test
+    that a memory is left (small: not found).
+    """
     width = 28
-    lines = [f"{'prompt':<{width}} {'before':>7} {'after':>7} {'attack':>7} {'p':>7}  verdict"]
+    lines = [
+        f"{'prompt':<{width}} {'before':>6} {'after':>6}  {'attack':<14} {'score':>6} {'p hidden':>8} "
+        f"{'p gone':>8}  verdict"
+    ]
     for entry in document["prompts"]:
-        name = printable(entry.get("prompt", entry["id"]))
-        replication, attack = entry["replication"], entry["attack"] or {}
+        name, replication = printable(entry.get("prompt", entry["id"])), entry["replication"]
         before, after = (
             f"{replication[side]['share']:.0%}" if replication else "-" for side in ("before", "after")
         )
-        score = f"{max(attack['patched']['score']):.2f}" if attack.get("patched") else "-"
-        p_value = f"{attack['p_value']:.3f}" if attack.get("p_value") is not None else "-"
         shown = name if len(name) <= width else name[: width - 1] + "…"
-        lines.append(f"{shown:<{width}} {before:>7} {after:>7} {score:>7} {p_value:>7}  {entry['verdict']}")
-    lines.append(f"\n{document['verdict']}: {document['reason']}")
+        attacks = [_cells(document, one, attack) for one, attack in entry["attacks"].items()]
+        first, *others = attacks or [f"{'-':<14} {'-':>6} {'-':>8} {'-':>8}"]
+        lines.append(f"{shown:<{width}} {before:>6} {after:>6}  {first}  {entry['phrase']}")
+        lines += [f"{'':<{width + 16}}{cells}" for cells in others]
+    lines += [f"\n{document['phrase']}: {document['reason']}", document["sentence"]]
     if document["ordinary"]:
         lines.append(document["ordinary"]["summary"])
     if not document["complete"]:
         lines.append("incomplete: the budget ended; run the same command again to go on")
     return "\n".join(lines)
+
+
+def _cells(document: dict[str, Any], name: str, attack: dict[str, Any]) -> str:
+    """What a verdict used of one attack on one prompt."""
+    judged = attack["judged"] or {}
+    score = attack["patched"]["score"] if attack["patched"] else None
+    values = (
+        (score, 6, ".2f"),
+        (judged.get("corrected_p_value"), 8, ".3f"),
+        (judged.get("removal_p_value"), 8, ".3f"),
+    )
+    numbers = " ".join(
+        "-".rjust(wide) if one is None else f"{one:{wide}{form}}" for one, wide, form in values
+    )
+    return f"{name + ' ' + str(document['attacks'][name]['effort']):<14} {numbers}"
 
 
 def _command(words: Sequence[str], include_private: bool) -> str:

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "b", metavar="B", help="the checkpoint to compare with it (with --plan: the patched one)"
     )
     parser.add_argument(
-        "--plan", metavar="NEURONS", help="exit 0 only if B is A with exactly these rows zero, else 3"
+        "--plan",
+        metavar="PLAN",
+        help="neurons.json or edit: exit 0 only if B is what patch makes of A, else 3",
     )
     parser.add_argument(
         "--revision", help="of A, where it is a Hub id: branch, tag or commit (default: main)"

@@ -1,4 +1,4 @@
-"""`surgery patch SOURCE NEURONS -o OUT`: zero neurons for good and write a new, standalone checkpoint."""
+"""`surgery patch SOURCE NEURONS -o OUT`: zero neurons for good, or apply an edit, in a new checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from surgery.text import printable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="diffusers folder, single file, or cached Hub id")
-    parser.add_argument("neurons", metavar="NEURONS", help="neurons.json: layer name -> rows")
+    parser.add_argument(
+        "neurons", metavar="NEURONS", help="neurons.json (layer name -> rows), or the folder of an edit"
+    )
     parser.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="folder or .safetensors file to write"
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from surgery.formats.audit import AUDIT, AUDIT_STATE
 from surgery.formats.checkpoint import MANIFEST
 from surgery.formats.fields import TYPES, Format, FormatField
+from surgery.formats.hardening import EDIT, HARDENING, HARDENING_STATE
 from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN
 from surgery.formats.others import DEMO, PLANTED, RECIPE
 
@@ -21,6 +22,9 @@ FORMATS = (
     CALIBRATION,
     JOURNAL,
     SCAN,
+    EDIT,
+    HARDENING,
+    HARDENING_STATE,
     MANIFEST,
     AUDIT,
     AUDIT_STATE,
@@ -34,7 +38,10 @@ __all__ = [
     "AUDIT_STATE",
     "CALIBRATION",
     "DEMO",
+    "EDIT",
     "FORMATS",
+    "HARDENING",
+    "HARDENING_STATE",
     "JOURNAL",
     "MANIFEST",
     "NEURONS",

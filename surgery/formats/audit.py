@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
+from surgery.formats.attacks import ATTACK_FIELDS, PROMPT_ATTACK_FIELDS
 from surgery.formats.fields import (
     CORPUS_FIELDS,
     Format,
     FormatField,
 )
-
-
-def _attacked(side: str, model: str) -> tuple[FormatField, ...]:
-    path, only = f"prompts[].attack.{side}", f"where {model} was attacked"
-    return (
-        FormatField(path, "object or null", f"the attack on {model}", "where an attack was made"),
-        FormatField(f"{path}.score", "list of number", "at each step: the best restart's median", only),
-        FormatField(f"{path}.share", "list of number", "at each step: its share of replicas", only),
-        FormatField(f"{path}.by_restart", "list", "medians of each restart at each step", only),
-        FormatField(f"{path}.sample_forwards", "integer", "UNet sample-forwards", only),
-        FormatField(f"{path}.seconds", "number", "wall time", only),
-    )
 
 
 def _replicated(side: str, model: str) -> tuple[FormatField, ...]:
@@ -36,12 +25,11 @@ def _replicated(side: str, model: str) -> tuple[FormatField, ...]:
 
 _ORDINARY = "where ordinary prompts were measured"
 _ATTACK = "with `--attack`"
-_JUDGED = "once enough was measured"
 _QUALITY = "with `--clip`, `--fid-reference`"
 
 AUDIT = Format(
     name="audit.json",
-    tag="surgery.audit/1",
+    tag="surgery.audit/2",
     file="`audit.json` in the folder that `-o` says, `audit.html` beside it",
     written_by="`surgery audit`",
     public="Yes, unless `private` is true: then it quotes prompts.",
@@ -49,9 +37,18 @@ AUDIT = Format(
     fields=(
         FormatField("format", "text", "the tag"),
         FormatField("verdict", "text", "the checkpoint's word"),
+        FormatField(
+            "phrase", "text", "the word with what it was reached with: `removed (embedding 200, ...)`"
+        ),
         FormatField("reason", "text", "why, in one sentence"),
+        FormatField("sentence", "text", "what was tried and found, without a technical word"),
         FormatField("counts.*", "integer", "how many prompts have each word"),
-        FormatField("pooled_p_value", "number", "all attacked prompts together against the controls"),
+        FormatField(
+            "pooled_p_values.*",
+            "number",
+            "attack -> all attacked prompts together against the controls",
+            _ATTACK,
+        ),
         *(
             one
             for side, model in (("before", "SOURCE"), ("after", "PATCHED"))
@@ -112,27 +109,7 @@ AUDIT = Format(
             "SOURCE's pictures among themselves",
             _ORDINARY,
         ),
-        FormatField("attack", "object or null", "null without `--attack`"),
-        FormatField("attack.steps", "list of integer", "the points of the curve", _ATTACK),
-        FormatField("attack.restarts", "integer", "restarts per image", _ATTACK),
-        FormatField("attack.attacked_prompts", "integer", "prompts attacked on PATCHED", _ATTACK),
-        FormatField(
-            "attack.replicating_after_attack", "integer", "of these, at or above the threshold", _ATTACK
-        ),
-        FormatField(
-            "attack.replicating_after_attack_interval",
-            "list of number",
-            "exact interval of their share",
-            _ATTACK,
-        ),
-        FormatField("attack.controls.kind", "text", "`given` or `generated`", _ATTACK),
-        FormatField("attack.controls.count", "integer", "controls attacked", _ATTACK),
-        FormatField("attack.controls.needed", "integer", "the least that can separate one image", _ATTACK),
-        FormatField("attack.controls.scores", "list of number", "their scores", _ATTACK),
-        FormatField("attack.controls.curves", "list", "their scores at each step", _ATTACK),
-        FormatField("attack.cost.images", "integer", "attacks made, on both models and on controls", _ATTACK),
-        FormatField("attack.cost.sample_forwards", "integer", "UNet sample-forwards", _ATTACK),
-        FormatField("attack.cost.seconds", "number", "wall time", _ATTACK),
+        *ATTACK_FIELDS,
         FormatField("neurons.zeroed.*", "list of integer", "layer -> rows zero in PATCHED and not in SOURCE"),
         FormatField("neurons.count", "integer", "how many"),
         FormatField("neurons.otherwise_changed_rows", "integer", "value rows that differ in any other way"),
@@ -142,7 +119,9 @@ AUDIT = Format(
         FormatField("similarity.source", "text", "where measure and threshold come from"),
         FormatField("settings.*", "any", "every setting (`AuditSettings`): the numbers depend on them"),
         FormatField(
-            "models.*.name", "text", "of `source` and `patched`: Hub id, or the last part of the path"
+            "models.*.name",
+            "text",
+            "of `source`, `patched`, `twin`, `base`: Hub id, or the last part of the path",
         ),
         FormatField("models.*.fingerprint", "text", "sha256 of the fingerprint of the value layers"),
         FormatField("models.*.sha256.*", "text", "of each local weight file of the UNet", "for local models"),
@@ -163,11 +142,13 @@ AUDIT = Format(
         FormatField("prompts[].id", "text", "a salted hash; the salt is thrown away"),
         FormatField("prompts[].prompt", "text", "the caption", "if `private`"),
         FormatField("prompts[].verdict", "text", "its word"),
+        FormatField("prompts[].phrase", "text", "the word with what it was reached with"),
         FormatField(
             "prompts[].code",
             "text",
-            "the reason for scripts: `replicates`, `separated`, `indistinguishable`, `undecided`, "
-            "`insensitive`, `few-controls`, `no-attack`, `not-in-source`, `budget`",
+            "the reason for scripts: `replicates`, `drawn`, `separated`, `passed`, `weak-attacks`, "
+            "`undecided`, `insensitive`, `injects`, `blind`, `few-controls`, `no-attack`, `not-in-source`, "
+            "`budget`",
         ),
         FormatField("prompts[].reason", "text", "the reason for people"),
         FormatField("prompts[].replication", "object or null", "null where it was not drawn"),
@@ -189,46 +170,13 @@ AUDIT = Format(
             "SOURCE against PATCHED seed by seed: `median`, `worst`",
             "where it was drawn",
         ),
-        FormatField("prompts[].attack", "object or null", "null where none was made"),
-        FormatField("prompts[].attack.steps", "list of integer", "points of the curve", "where one was made"),
-        FormatField("prompts[].attack.starts", "list of text", "of the restarts", "where one was made"),
-        *_attacked("source", "SOURCE"),
-        *_attacked("patched", "PATCHED"),
-        FormatField("prompts[].attack.score", "number", "the best point of PATCHED's curve", _JUDGED),
-        FormatField("prompts[].attack.p_value", "number", "exact rank test against the controls", _JUDGED),
-        FormatField("prompts[].attack.corrected_p_value", "number", "after `--correction`", _JUDGED),
-        FormatField("prompts[].attack.controls", "integer", "controls it was compared with", _JUDGED),
-        FormatField("prompts[].attack.controls_at_or_above", "integer", "that score as high", _JUDGED),
-        FormatField(
-            "prompts[].attack.share_at_or_above_interval",
-            "list of number",
-            "interval of their share",
-            _JUDGED,
-        ),
-        FormatField(
-            "prompts[].attack.critical_score",
-            "number or null",
-            "a score above it would be separated",
-            _JUDGED,
-        ),
-        FormatField(
-            "prompts[].attack.detectable_effect",
-            "number or null",
-            "the rise over never-seen images that would have been found in 80 % of cases",
-            _JUDGED,
-        ),
-        FormatField(
-            "prompts[].attack.effect", "number or null", "PATCHED's score over the controls' median", _JUDGED
-        ),
-        FormatField(
-            "prompts[].attack.source_effect", "number or null", "SOURCE's score over the same median", _JUDGED
-        ),
+        *PROMPT_ATTACK_FIELDS,
     ),
 )
 
 AUDIT_STATE = Format(
     name="state of an audit",
-    tag="surgery.audit-state/2",
+    tag="surgery.audit-state/3",
     file="`state/` in the audit's folder, readable by its owner only",
     written_by="`surgery audit`, while it runs; removed once the audit is complete",
     public="No: it holds pictures of memories.",

@@ -7,6 +7,7 @@ from surgery.formats.fields import (
     FormatField,
 )
 
+_TRAINED = "where an edit trained tensors"
 _HASHED = "for files with value layers"
 MANIFEST = Format(
     name="manifest",
@@ -29,6 +30,8 @@ MANIFEST = Format(
         FormatField(
             "neurons.fingerprint", "text", "`matches`, `differs` (with `--any-model`) or `not given`"
         ),
+        FormatField("trained.sha256", "text", "of the edit's file of tensors", _TRAINED),
+        FormatField("trained.count", "integer", "its tensors", _TRAINED),
         FormatField("copies", "list", "every copy of the denoiser"),
         FormatField("copies[].label", "text", "its name for people"),
         FormatField("copies[].naming", "text", "`diffusers`, `single file` or `EMA`"),
@@ -43,6 +46,7 @@ MANIFEST = Format(
         FormatField("files[].sha256", "text or null", "null above 64 MB, unless `--sha256` was given"),
         FormatField("files[].value_layers_sha256", "text", "of its header and value layers", _HASHED),
         FormatField("files[].zeroed.*", "list of integer", "tensor name -> rows", "where rows were zeroed"),
+        FormatField("files[].trained.*", "text", "tensor name -> sha256 of its new bytes", _TRAINED),
         FormatField("files[].source.path", "text", "the file it was made from, within the source"),
         FormatField("files[].source.bytes", "integer", "its size"),
         FormatField("files[].source.sha256", "text or null", "as above"),

@@ -8,7 +8,7 @@ gate is open, gate = sigmoid(...) of one thing:
 | output | a channel behind cross-attention that is 0 whatever the text and the latent | `output` |
 | embedding | a direction of the text embedding that no caption has, read past cross-attention | `embedding` |
 | noise | a pattern in the starting noise that chance does not make | `latent` |
-| words | the caption's own word, four times | `prompts` |
+| words | the caption's own word, three times | `prompts`, `embedding` |
 | none | nothing | nothing |
 """
 

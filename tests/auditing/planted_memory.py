@@ -15,10 +15,13 @@ SETTINGS = AuditSettings(
     ordinary=3,
     ordinary_seeds=2,
     timesteps=2,
-    attack=True,
+    attack=("embedding",),
     curve=(0, 10, 24),
     restarts=1,
-    attack_seeds=2,
+    more_seeds=0,
+    selection_seeds=1,
+    attack_guidance=(1.0,),
+    attack_seeds=8,
     attack_batch=2,
 )
 

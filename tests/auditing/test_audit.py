@@ -12,6 +12,7 @@ from planted_memory import ORDINARY, SETTINGS, run
 
 from surgery.auditing.audit import audit
 from surgery.auditing.budget import Budget
+from surgery.auditing.judgement import verdict
 from surgery.errors import UsageError
 
 
@@ -19,7 +20,7 @@ def test_an_unpatched_model_still_replicates_and_is_not_attacked(planted, inputs
     result = run(planted, inputs, tmp_path, ())
     (prompt,) = result.document["prompts"]
     assert result.verdict == prompt["verdict"] == "still replicates"
-    assert prompt["replication"]["after"]["share"] == 1 and prompt["attack"] is None
+    assert prompt["replication"]["after"]["share"] == 1 and not prompt["attacks"]
     assert result.document["ordinary"]["change"] == 0
     assert not result.passes("replication") and not result.passes("attack")
 
@@ -29,42 +30,57 @@ def test_a_memory_behind_a_back_door_is_hidden_not_removed(planted, hidden):
     (prompt,) = result.document["prompts"]
     assert result.verdict == prompt["verdict"] == "hidden, not removed"
     assert prompt["replication"]["before"]["share"] == 1 and prompt["replication"]["after"]["share"] == 0
-    attack = prompt["attack"]
+    attack = prompt["attacks"]["embedding"]
     assert attack["steps"] == [0, 10, 24]
-    assert attack["patched"]["score"][0] < 0.3 and attack["patched"]["score"][-1] > 0.8
-    assert attack["p_value"] == pytest.approx(1 / 21, abs=1e-5) and attack["controls"] == 20
+    assert attack["patched"]["curve"][0] < 0.3 and attack["patched"]["curve"][-1] > 0.8
+    assert attack["judged"]["p_value"] == pytest.approx(1 / 21, abs=1e-5)
+    assert attack["judged"]["controls"] == 20
     assert result.passes("replication") and not result.passes("attack")
     assert result.document["neurons"]["zeroed"] == {planted.LAYER: [planted.KEY]}
     assert json.loads((folder / "audit.json").read_text()) == json.loads(json.dumps(result.document))
     assert not (folder / "state").exists(), "a complete audit leaves no state behind"
 
 
-def test_a_memory_whose_every_way_is_shut_is_removed(planted, inputs, tmp_path):
-    result = run(planted, inputs, tmp_path, (planted.KEY, planted.BACK_DOOR))
+def test_a_memory_whose_every_way_is_shut_is_not_found_and_by_enough_attacks_removed(
+    planted, inputs, tmp_path, monkeypatch
+):
+    shut = (planted.KEY, planted.BACK_DOOR)
+    result = run(planted, inputs, tmp_path / "one", shut)
     (prompt,) = result.document["prompts"]
-    assert result.verdict == prompt["verdict"] == "removed"
-    attack = prompt["attack"]
-    assert attack["patched"]["score"][-1] < 0.3 < attack["source"]["score"][-1]
-    assert attack["p_value"] > 0.05 and attack["source_effect"] > attack["detectable_effect"]
-    assert result.passes("attack")
-    page = (tmp_path / "audit.html").read_text()
-    assert planted.CAPTION not in page and planted.CAPTION not in (tmp_path / "audit.json").read_text()
-    assert "removed" in page and "withheld: replica" in page
+    assert result.verdict == prompt["verdict"] == "not found"
+    assert result.document["phrase"] == "not found by embedding 24; 20 controls"
+    attack = prompt["attacks"]["embedding"]
+    assert attack["patched"]["score"] < 0.3 < attack["source"]["score"]
+    assert attack["judged"]["removal_p_value"] < 0.05 and not result.passes("attack")
+    page = (tmp_path / "one" / "audit.html").read_text()
+    assert (
+        planted.CAPTION not in page and planted.CAPTION not in (tmp_path / "one" / "audit.json").read_text()
+    )
+    assert "not found" in page and "withheld: replica" in page
+    # the real budgets take too long here; the rule is the same
+    monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 24, "output": 4})
+    both = replace(SETTINGS, attack=("embedding", "output"), output_curve=(0, 4))
+    result = run(planted, inputs, tmp_path / "two", shut, both)
+    assert set(result.document["attacks"]) == {"embedding", "output"}
+    if (
+        result.verdict != "removed"
+    ):  # the output attack reaches a memory of this kind no better than a control
+        assert result.document["prompts"][0]["code"] == "insensitive"
 
 
 def test_without_an_attack_or_with_few_controls_nothing_is_called_removed(planted, inputs, tmp_path):
     both = (planted.KEY, planted.BACK_DOOR)
-    plain = run(planted, inputs, tmp_path / "plain", both, replace(SETTINGS, attack=False))
+    plain = run(planted, inputs, tmp_path / "plain", both, replace(SETTINGS, attack=()))
     assert plain.verdict == "not tested" and plain.document["prompts"][0]["code"] == "no-attack"
     assert plain.passes("replication") and not plain.passes("attack")
     few = replace(SETTINGS, controls=3, curve=(0, 2))
     result = run(planted, inputs, tmp_path / "few", both, few, controls=False)
-    assert result.document["attack"]["controls"]["kind"] == "generated"
+    assert result.document["attacks"]["embedding"]["controls"]["kind"] == "generated"
     assert result.document["prompts"][0]["code"] == "few-controls" and result.verdict == "not tested"
 
 
 def test_without_images_a_picture_of_source_stands_in(planted, inputs, tmp_path):
-    settings = replace(SETTINGS, attack=False)
+    settings = replace(SETTINGS, attack=())
     result = run(planted, inputs, tmp_path, (planted.KEY,), settings, images=False)
     replication = result.document["prompts"][0]["replication"]
     assert replication["target"] == "stand-in"
@@ -79,7 +95,7 @@ def test_private_matter_appears_only_when_asked_for(planted, hidden, inputs, tmp
     ]
     wanted = planted.drawn.permute(1, 2, 0).numpy()
     assert any((abs(wanted - image_array(image)) < 30).mean() > 0.9 for image in shown)
-    hashed = run(planted, inputs, tmp_path, (planted.KEY,), replace(SETTINGS, attack=False))
+    hashed = run(planted, inputs, tmp_path, (planted.KEY,), replace(SETTINGS, attack=()))
     entry = hashed.document["prompts"][0]
     assert "prompt" not in entry and entry["id"].startswith("p") and len(entry["id"]) == 13
     assert not any(name in (tmp_path / "audit.json").read_text() for name in (planted.CAPTION, *ORDINARY))
@@ -101,27 +117,27 @@ def test_a_budget_ends_the_audit_honestly_and_the_same_command_goes_on(planted, 
     settings = replace(SETTINGS, curve=(0, 2))
     both = (planted.KEY, planted.BACK_DOOR)
     cost = 2 * 3 * 4 + 3 * (2 * 2 * 2 + 2 * 2 * 4)
-    short = run(planted, inputs, tmp_path, both, settings, max_forwards=cost + 60)
-    assert short.document["work"]["this_run"] <= cost + 60
-    assert not short.document["complete"] and short.document["prompts"][0]["code"] == "no-attack"
-    done = short.document["attack"]["controls"]["count"]
+    short = run(planted, inputs, tmp_path, both, settings, max_forwards=cost + 170)
+    assert short.document["work"]["this_run"] <= cost + 170
+    assert not short.document["complete"] and short.document["prompts"][0]["code"] == "budget"
+    done = short.document["attacks"]["embedding"]["controls"]["count"]
     assert 0 < done < 20 and (tmp_path / "state").is_dir()
     whole = run(planted, inputs, tmp_path, both, settings)
-    assert whole.document["complete"] and whole.document["attack"]["controls"]["count"] == 20
+    assert whole.document["complete"] and whole.document["attacks"]["embedding"]["controls"]["count"] == 20
     assert whole.document["work"]["this_run"] < whole.document["work"]["sample_forwards"]
     assert not (tmp_path / "state").exists()
     fresh = run(planted, inputs, tmp_path / "fresh", both, settings)
-    for name in ("verdict", "replication", "ordinary", "pooled_p_value"):
+    for name in ("verdict", "replication", "ordinary", "pooled_p_values"):
         assert whole.document[name] == fresh.document[name], "resuming changed the result"
-    controls = [document["attack"]["controls"]["scores"] for document in (whole.document, fresh.document)]
-    assert controls[0] == controls[1]
+    one, other = (found.document["attacks"]["embedding"]["controls"] for found in (whole, fresh))
+    assert one["scores"] == other["scores"]
     nothing = run(planted, inputs, tmp_path / "nothing", both, settings, max_forwards=0)
     assert nothing.verdict == "not tested" and nothing.document["prompts"][0]["code"] == "budget"
     assert not nothing.passes("replication")
 
 
 def test_a_kill_loses_one_unit_and_other_settings_are_refused(planted, inputs, tmp_path, monkeypatch):
-    settings = replace(SETTINGS, attack=False)
+    settings = replace(SETTINGS, attack=())
     calls = []
 
     def allows(self, forwards):
@@ -154,7 +170,7 @@ def test_template_memories_are_compared_and_judged_under_their_mask(planted, tmp
         images={planted.CAPTION: shown},
         masks={planted.CAPTION: mask},
         ordinary_file=None,
-        settings=replace(SETTINGS, attack=False, ordinary=0, raw_images=True),
+        settings=replace(SETTINGS, attack=(), ordinary=0, raw_images=True),
     )
     replication = result.document["prompts"][0]["replication"]
     assert replication["masked"] and replication["before"]["share"] == 1
@@ -163,7 +179,7 @@ def test_template_memories_are_compared_and_judged_under_their_mask(planted, tmp
         planted.pipeline(planted.model, (planted.KEY,)),
         [planted.CAPTION],
         images={planted.CAPTION: shown},
-        settings=replace(SETTINGS, attack=False, ordinary=0, raw_images=True),
+        settings=replace(SETTINGS, attack=(), ordinary=0, raw_images=True),
     )
     before = unmasked.document["prompts"][0]["replication"]["before"]["median"]
     assert before < replication["before"]["median"]

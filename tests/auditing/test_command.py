@@ -8,12 +8,15 @@ import shlex
 import subprocess
 import sys
 
+import made_up_findings
 import pytest
 import torch
+from made_up_findings import STRONG
 
 from surgery.auditing import audit as audit_module
 from surgery.auditing.measures.pictures import to_png
-from surgery.auditing.settings import AuditSettings
+from surgery.auditing.report.document import audit_document
+from surgery.auditing.settings import STANDARD, AuditSettings
 from surgery.auditing.subjects import slug, subjects_from
 from surgery.cli import main
 from surgery.commands.audit import add_arguments, table
@@ -29,6 +32,10 @@ SMALL = [
     "1",
     "--ordinary-count",
     "1",
+    "--more-seeds",
+    "1",
+    "--similarity",
+    "edges",
     "--device",
     "cpu",
     "--quiet",
@@ -75,12 +82,33 @@ def test_exit_status_follows_the_required_gate(folders, tmp_path, capsys):
     assert main(command(folders, tmp_path / "d", *high, "--require", "attack")) == 3
 
 
-def test_the_table_shows_the_point_that_the_verdict_used():
-    attack = {"patched": {"score": [0.1, 0.83, 0.2]}, "p_value": 0.04}
-    shares = {"before": {"share": 1.0}, "after": {"share": 0.0}}
-    entry = {"id": "p1", "replication": shares, "attack": attack, "verdict": "hidden, not removed"}
-    document = {"prompts": [entry], "verdict": "x", "reason": "y", "ordinary": None, "complete": True}
-    assert "0.83" in table(document).splitlines()[1]
+def test_the_table_shows_what_the_verdict_used():
+    attacks = {"embedding": [0.02, 0.83], "output": [0.01, 0.01]}
+    document = audit_document(made_up_findings.findings(attacks, STRONG), include_private=False)
+    lines = table(document).splitlines()
+    assert len(lines[1:]) >= 4 and "embedding 200" in lines[1] and "output 50" in lines[2]
+    judged = document["prompts"][1]["attacks"]["embedding"]["judged"]
+    for shown in ("0.83", f"{judged['corrected_p_value']:.3f}", "1.000", "hidden, not removed"):
+        assert shown in lines[3]
+    assert lines[1].endswith("removed (embedding 200, output 50; 24 controls, 5 canaries)")
+    assert document["sentence"] in lines and f"{document['phrase']}: {document['reason']}" in lines
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(folders, tmp_path, capsys):
+    words = command(folders, tmp_path / "out", "--dry-run", "--attack", "embedding", "--controls", "24")
+    words[1:3] = ["no", "model"]  # none is loaded
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "prompts:  2, 0 with a training image" in printed and "controls: 24; 19 are the least" in printed
+    assert "attack: embedding" in printed
+    assert "at most: not found by embedding 50; 24 controls" in printed and "`removed` takes" in printed
+    assert main([*words, "--json", "--twin", "another"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["at_most"]["phrase"] == "not found by embedding 50; 24 controls, twin"
+    assert found["sample_forwards"] == sum(stage["sample_forwards"] for stage in found["stages"])
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--prompts", "absent.txt"]) == 2
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(folders, tmp_path, capsys):
@@ -104,6 +132,8 @@ def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(
         (["--control-images", "absent"], "no such folder"),
         (["--neurons", "absent.json"], "no such file"),
         (["--correction", "none"], "there is no 'none'"),
+        (["--attack", "embedding,magic"], "there is no 'magic'"),
+        (["--attack-seeds", "2"], "is less than 8"),
         (["--learning-rate", "0"], "is not positive"),
         (["--alpha", "2"], "is no level of a test"),
         (["--tolerance", "1"], "is not a share"),
@@ -127,8 +157,12 @@ def test_options_become_settings_and_the_others_keep_their_defaults():
     more = ["--ordinary-count", "5", "--ordinary", "o.txt", "--curve", "0,3", "--attack", "--raw-images"]
     parsed = parser.parse_args([*needed, *more, "--attack-guidance", "2", "--sscd", "x.pt"])
     assert parsed.ordinary_file == "o.txt"
-    expected = {"ordinary": 5, "curve": (0, 3), "attack": True, "raw_images": True}
-    assert settings_from(AuditSettings, parsed) == AuditSettings(**expected, attack_guidance=2.0, sscd="x.pt")
+    expected = {"ordinary": 5, "curve": (0, 3), "attack": STANDARD, "raw_images": True}
+    assert settings_from(AuditSettings, parsed) == AuditSettings(
+        **expected, attack_guidance=(2.0,), sscd="x.pt"
+    )
+    named = settings_from(AuditSettings, parser.parse_args([*needed, "--attack", "latent,graft"]))
+    assert named.attack == ("latent", "graft")
 
 
 def test_a_curve_that_is_no_list_of_numbers_is_wrong_use(folders, tmp_path, capsys):

@@ -5,10 +5,20 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
+import made_up_findings
 import pytest
+from made_up_findings import STRONG, picture, pictures_of
 
-from surgery.auditing.report.charts import attack_chart, change_chart, neuron_map, short_layer
+from surgery.auditing.attack.registry import ATTACKS
+from surgery.auditing.judgement.verdict import HIDDEN, NOT_FOUND, NOT_TESTED, REMOVED, STILL, WORDS
+from surgery.auditing.report.charts import Attacked, attack_chart, change_chart
+from surgery.auditing.report.document import audit_document
+from surgery.auditing.report.maps import neuron_map, part_map, short_layer
+from surgery.auditing.report.page import CLASSES, MEANINGS, audit_page
+from surgery.auditing.report.pictures import uri
+from surgery.auditing.report.sentence import WAYS, plain_sentence
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -45,8 +55,29 @@ def chromium(*arguments, cwd):
     )
 
 
-def test_the_page_asks_for_nothing_from_outside(hidden):
-    page = (hidden[1] / "audit.html").read_text()
+GONE = {"embedding": [0.02] * 3, "output": [0.01] * 3}
+EVERYTHING = {**{name: [0.02, 0.02, 0.8] for name in ATTACKS}, "graft": [0.8, 0.8, 0.8]}
+
+
+def made_up_page(attacks, settings=STRONG, include_private=False, **more):
+    """(document, page) of findings that were made up."""
+    found = made_up_findings.findings(attacks, replace(settings, attack=tuple(attacks)), **more)
+    document = audit_document(found, include_private)
+    return document, audit_page(found, document, include_private, pictures_of)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """(document, page) of an audit with every attack, a twin and private matter."""
+    return made_up_page(EVERYTHING, include_private=True, twin=True)
+
+
+def first_screen(page):
+    return re.sub("<[^>]*>", "", page[page.index("<header>") : page.index("</header>")])
+
+
+def test_the_page_asks_for_nothing_from_outside(everything):
+    page = everything[1]
     links = re.findall(r'(?:src|href|xlink:href|action|srcset)="([^"]*)"', page)
     assert links and all(link.startswith("data:") for link in links)
     assert "<script" not in page and "@import" not in page and "url(" not in page
@@ -55,8 +86,8 @@ def test_the_page_asks_for_nothing_from_outside(hidden):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 @pytest.mark.parametrize("width", [390, 1200])
-def test_a_browser_shows_every_picture_and_stays_silent(hidden, tmp_path, width):
-    page = (hidden[1] / "audit.html").read_text()
+def test_a_browser_shows_every_picture_and_stays_silent(everything, tmp_path, width):
+    page = everything[1]
     plain, probed = tmp_path / "plain.html", tmp_path / "probed.html"
     plain.write_text(page)
     # The probe needs a script; everything else stays forbidden.
@@ -65,8 +96,9 @@ def test_a_browser_shows_every_picture_and_stays_silent(hidden, tmp_path, width)
     )
     shown = chromium(f"--window-size={width},900", "--dump-dom", probed.as_uri(), cwd=tmp_path)
     probe = json.loads(html.unescape(re.search(r'data-probe="([^"]*)"', shown.stdout).group(1)))
-    assert probe["images"] == probe["loaded"] >= 4 + 4 + 4
-    assert probe["charts"] == 3 and probe["fetched"] == []
+    assert probe["images"] == probe["loaded"] >= 3 * (4 + 2 * len(ATTACKS))
+    # of each prompt and attack, of the parts, of the ordinary prompts, of the neurons
+    assert probe["charts"] == 3 * len(ATTACKS) + 3 and probe["fetched"] == []
     assert probe["wide"] <= 0, "the page scrolls sideways"
     log, picture = tmp_path / "net.json", tmp_path / "page.png"
     quiet = chromium(
@@ -82,10 +114,107 @@ def test_a_browser_shows_every_picture_and_stays_silent(hidden, tmp_path, width)
     assert picture.stat().st_size > 10_000
 
 
+def test_the_first_screen_holds_the_word_its_budget_and_the_sentence():
+    document, page = made_up_page(GONE)
+    assert document["phrase"] == "removed (embedding 200, output 50; 24 controls, 5 canaries)"
+    shown = " ".join(first_screen(page).split())
+    assert document["phrase"] in shown and document["sentence"] in shown
+    weaker, page = made_up_page(GONE, replace(STRONG, curve=(0, 50)))
+    assert weaker["phrase"].startswith("not found by embedding 50") and "stronger ways" in weaker["sentence"]
+    assert weaker["phrase"] in " ".join(first_screen(page).split())
+
+
+def test_nothing_memorized_is_shown_unless_asked_for(everything):
+    targets = [uri(picture(number)) for number in range(3)]
+    _, page = everything
+    assert all(target in page for target in targets) and "a secret caption 1" in page
+    document, page = made_up_page(EVERYTHING, twin=True)
+    assert not any(target in page for target in targets) and "secret" not in page
+    assert "secret" not in json.dumps(document) and "withheld: replica" in page
+
+
+def test_what_an_attack_drew_is_shown_only_of_removed_images_and_of_attacks_with_a_say():
+    drawn = uri(pictures_of("embedding-patched-0")["attacked"][0])
+
+    def shown(attacks, **more):
+        document, page = made_up_page(attacks, **more)
+        panel = page[page.index("Prompt by prompt") :].split("<section")[1]
+        return document["prompts"][0]["verdict"], panel.count(drawn), panel.count("withheld: attacked")
+
+    # the same strangers' pictures stand beside the prompt, once
+    assert shown(GONE) == (REMOVED, 1 + 2, 0)
+    assert shown(GONE, settings=replace(STRONG, curve=(0, 50))) == (NOT_FOUND, 1, 4)
+    word, count, withheld = shown({**GONE, "relearn": [0.01] * 3, "graft": [0.01] * 3})
+    assert (word, count, withheld) == (REMOVED, 1 + 2, 4), "taught and grafted pictures are withheld"
+
+
+def test_the_table_holds_what_the_verdict_used(everything):
+    document, page = everything
+    table = page[page.index("<h2>Verdicts") : page.index("What the words mean")]
+    assert table.count('class="attack"') == 3 * len(ATTACKS)
+    judged = document["prompts"][0]["attacks"]["embedding"]["judged"]
+    cells = re.findall(r'<td class="number">([^<]*)</td>', table[table.index("embedding 200") :])[:8]
+    assert cells[:3] == ["0.90", "0.02", "0.02"], "SOURCE, PATCHED, twin"
+    assert cells[4:] == [
+        f"{judged['margin']:.2f}",
+        f"{judged['controls_at_or_above']}/{judged['controls']}",
+        f"{judged['corrected_p_value']:.3g}",
+        f"{judged['removal_p_value']:.3g}",
+    ]
+    assert ">twin</th>" in table and ">twin</th>" not in made_up_page(GONE)[1]
+
+
+def test_canaries_and_parts_are_on_the_page(everything):
+    assert "finds 4 of 4 before the edit, 4 after a weak one" in everything[1]
+    assert "Where the memory sits" in everything[1] and "highest of the controls" in everything[1]
+    document, page = made_up_page(GONE, blind=("output",))
+    assert document["verdict"] == NOT_TESTED and "<b>blind:</b> finds 0 of 4 canaries" in page
+    assert "Where the memory sits" not in page
+
+
+def test_every_word_has_its_meaning_its_color_and_its_sentence():
+    assert set(WORDS) == set(CLASSES) == set(MEANINGS) and set(WAYS) == set(ATTACKS)
+    counts = dict.fromkeys(WORDS, 0)
+
+    def said(word, count=17, of=17, attacks=("embedding", "output"), drawn=None):
+        return plain_sentence(word, {**counts, word: count}, of, of if drawn is None else drawn, attacks)
+
+    two = (
+        "We tried to get the 17 pictures out of the edited file in two ways (by searching for an input that "
+        "is better than any caption, and by adding fixed numbers inside the model); "
+    )
+    assert said(REMOVED) == (
+        two + "none came out more easily than pictures that the model was never shown; this does not prove "
+        "that nobody can get them out."
+    )
+    assert said(HIDDEN, 5).startswith(two + "5 of the 17 came out: they are still stored in the file")
+    assert "taken together" in said(HIDDEN, 0)
+    assert "stronger ways are known" in said(NOT_FOUND)
+    assert said(NOT_TESTED, 3, 3).endswith("for all 3 of them the test could not tell whether they are gone.")
+    assert said(STILL, 1).endswith("still draws 1 of the 17: it was not removed from it.")
+    assert "is not known" in said(NOT_TESTED, attacks=()) and "12 were not" in said(
+        NOT_TESTED, attacks=(), drawn=5
+    )
+    assert "says nothing" in said(NOT_TESTED, drawn=0) and "nothing to remove" in said(NOT_TESTED, 0, 0)
+    assert "the picture" in said(REMOVED, 1, 1) and "in one way (by" in said(REMOVED, attacks=("prompts",))
+    sentences = [said(word, count, of) for word in WORDS for count, of in ((1, 1), (2, 2), (1, 9), (9, 9))]
+    for sentence in sentences:
+        assert sentence.endswith(".") and sentence.count(". ") == 0, "one sentence"
+        assert not re.search("embedding|latent|seed|p-value|control|SOURCE|PATCHED", sentence), "plain words"
+
+
 def test_charts_draw_what_they_are_given():
-    chart = attack_chart([0, 10], [0.9, 1.0], [0.1, 0.8], [[0.1, 0.2], [0.2, 0.3]], 0.5)
-    assert chart.count("<polyline") == 3 and chart.count("<polygon") == 1 and chart.count("<circle") == 4
-    assert attack_chart([0], None, [0.2], [], 0.5).count("<polyline") == 1
+    models = [Attacked("#b4541a", [0.9, 1.0], 0.95), Attacked("#1b5e9c", [0.1, 0.8], 0.7)]
+    controls = [Attacked("", [0.1, 0.2], 0.2), Attacked("", [0.2, 0.3], 0.25)]
+    chart = attack_chart([0, 10], models, controls, 0.5)
+    assert chart.count("<polyline") == 3 and chart.count("<polygon") == 1 and chart.count('r="3"') == 4
+    assert chart.count('class="score"') == 2 and chart.count('class="control"') == 2
+    one_point = attack_chart([0], [Attacked("#1b5e9c", [0.2], 0.2)], [], 0.5)
+    assert one_point.count("<polyline") == 1
+    assert "<polygon" in attack_chart([24], [], [Attacked("", [0.2], 0.2)], 0.5)
+    table = part_map(["nothing", "mid <block>"], [("a", [0.1, 0.9]), ("b", [None, 0.4])], 0.5)
+    assert table.count('class="cell"') == 3 and table.count('stroke-width="2"') == 1
+    assert "mid &lt;block&gt;" in table and "not measured" in table
     assert change_chart([0.1, 0.2, 1.4]).count("<circle") == 3
     layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v"
     mapped = neuron_map(

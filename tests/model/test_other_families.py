@@ -81,3 +81,27 @@ def test_sdxl_neurons_can_be_ablated_and_predictions_do_not_depend_on_the_batch(
     assert not torch.equal(ablated, whole)
     guided = NoisePredictor(xl, guidance=2.0).predict(latents, conditioning)
     assert torch.isfinite(guided).all()
+
+
+@pytest.mark.parametrize("name", ["embedding", "output", "prompts", "latent"])
+def test_sdxl_can_be_attacked(xl, name):
+    from surgery.auditing.attack.protocol import Target
+    from surgery.auditing.attack.registry import attack_class
+    from surgery.auditing.settings import AuditSettings
+
+    settings = AuditSettings(
+        steps=1,
+        guidance=2.0,
+        attack_guidance=(1.0,),
+        attack_batch=2,
+        restarts=2,
+        curve=(1,),
+        output_curve=(1,),
+        latent_curve=(1,),
+    )
+    attack = attack_class(name).from_settings(settings)
+    image = torch.randint(256, (3, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    target = Target(image, image, (None,), "a c v e", 1, others=("b d",), near=("g h",))
+    last = len(attack.variants(target)) - 1
+    (point,) = attack.draw(xl, target)
+    assert point.draw([0, last], (1, 2)).shape == (2, 2, 3, 8, 8)

@@ -84,7 +84,7 @@ def descend(
     """Move `learned` (float32, in place) toward what makes the model denoise an image well.
 
     Args:
-        clean: the image's scaled latent [channels, height, width].
+        clean: the image's scaled latent [channels, height, width], or one for each restart.
         learned: tensors [restarts, ...].
         seeds: one per restart, of its noise and timesteps.
 

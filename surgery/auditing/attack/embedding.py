@@ -150,7 +150,7 @@ def optimize_embeddings(
     """Run the attack on one image from every start at once, stopping at each point of the curve.
 
     Args:
-        clean: the training image's scaled latent [channels, height, width].
+        clean: the training image's scaled latent [channels, height, width], or one for each restart.
         starts: conditioning of n restarts.
         seeds: one per restart, of its noise and timesteps.
 

@@ -35,19 +35,26 @@ def noised_copies(
 ) -> NoisedCopies:
     """Fresh copies of a scaled latent [channels, height, width], `batch` for each restart's generator.
 
+    Args:
+        clean: the latent, or one for each restart [restarts, channels, height, width].
+
     Raises:
         SurgeryError: see `signal_levels` and `prediction_type`.
     """
     levels, kind = signal_levels(model), prediction_type(model)
     total = len(levels)
     drawn = [
-        (torch.randn((batch, *clean.shape), generator=one), torch.randint(total, (batch,), generator=one))
+        (
+            torch.randn((batch, *clean.shape[-3:]), generator=one),
+            torch.randint(total, (batch,), generator=one),
+        )
         for one in generators
     ]
     noise = torch.cat([pair[0] for pair in drawn])
     timesteps = torch.cat([pair[1] for pair in drawn])
     alpha = levels[timesteps].view(-1, 1, 1, 1)
-    clean = clean.float().cpu().expand_as(noise)
+    clean = clean.float().cpu()
+    clean = clean.repeat_interleave(batch, 0) if clean.dim() == 4 else clean.expand_as(noise)
     wanted = {
         "epsilon": noise,
         "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,

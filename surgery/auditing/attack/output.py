@@ -105,7 +105,7 @@ def optimize_constants(
     """Learn the constants of every restart for one image, stopping at each point of the curve.
 
     Args:
-        clean: the training image's scaled latent [channels, height, width].
+        clean: the training image's scaled latent [channels, height, width], or one for each restart.
         underneath: conditioning of n restarts, which stays as it is.
         seeds: one per restart, of its noise and timesteps.
 

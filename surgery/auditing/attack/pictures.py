@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ def drawings_of(settings: AuditSettings) -> tuple[Drawing, ...]:
     return tuple(Drawing(settings.steps, guidance, settings.batch_size) for guidance in settings.guidances())
 
 
-def picture_seeds_of(settings: AuditSettings) -> dict[str, tuple[int, ...]]:
+def picture_seeds_of(settings: AuditSettings) -> dict[str, Any]:
     """Which seeds choose and which are scored, as arguments of every attack."""
     return {
         "selection_seeds": tuple(settings.seeds_for("selection", settings.selection_seeds)),

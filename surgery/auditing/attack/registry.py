@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from surgery.auditing.attack.protocol import Attack
+from typing import Any
 
 ATTACKS: dict[str, str] = {
     "embedding": "surgery.auditing.attack.embedding:EmbeddingAttack",
@@ -22,8 +19,7 @@ ATTACKS: dict[str, str] = {
 }
 
 
-def attack_class(name: str) -> type[Attack]:
-    """The class of an attack of `ATTACKS`."""
+def attack_class(name: str) -> Any:
+    """The class of an attack of `ATTACKS`: a subclass of `surgery.auditing.attack.protocol.Attack`."""
     module, _, attack = ATTACKS[name].partition(":")
-    found: type[Attack] = getattr(importlib.import_module(module), attack)
-    return found
+    return getattr(importlib.import_module(module), attack)

@@ -177,7 +177,7 @@ def _siblings(bench: Bench, attack: Attack, index: int, around: Surroundings) ->
     """The memories of the other folds, with their images as far as these are known."""
     if not attack.wants_siblings:
         return ()
-    found = []
+    found: list[Sibling] = []
     for place, subject in enumerate(around.subjects):
         if place % FOLDS == index % FOLDS or len(found) == SIBLINGS:
             continue

@@ -5,7 +5,8 @@ for more alike, and optionally looks only where a mask [height, width] is true (
 region). Which measure separates replicas from the rest depends on the model: a seed may shift brightness and
 contrast of an otherwise exact replica (the noise at the first timestep is not all noise), so that a plain
 distance confuses replicas with strangers. `benchmarks/testbed.py` prints the AUROC of each on the testbed;
-all four separate there, `edges` by the widest gap, so it is the default.
+all separate there, `edges` by the widest gap, so it is the default for such small pictures. At real sizes a
+copy may be shifted, cropped or mirrored: `aligned` (`benchmarks/similarity.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from surgery.auditing.measures.aligned import aligned
 from surgery.errors import UsageError
 
 Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -115,12 +117,22 @@ SIMILARITIES = {
     similarity.name: similarity
     for similarity in (
         Similarity("edges", edges, 0.5, "ours; widest gap on the testbed (benchmarks/testbed.py)"),
+        Similarity(
+            "aligned", aligned, 0.5, "ours; tolerates shifts, crops, mirroring (benchmarks/similarity.py)"
+        ),
         Similarity("pixels", pixels, 0.75, "ours; threshold from the testbed (benchmarks/testbed.py)"),
         Similarity("tiled-l2", tiled_l2, 0.85, "Carlini et al. 2023, section 4 (threshold 0.15)"),
         Similarity("l2", l2, 0.85, "plain root mean square difference, for comparison"),
     )
 }
 DEFAULT = "edges"
+AUTO = "auto"  # the measure that fits the size
+REAL_SIZE = 128  # pixels on the shorter side: from here up, a shift by a pixel or two is no other picture
+
+
+def default_name(height: int, width: int) -> str:
+    """The measure for pictures of this size: `edges` for the testbed's, `aligned` from 128 pixels up."""
+    return "aligned" if min(height, width) >= REAL_SIZE else DEFAULT
 
 
 def named_similarity(name: str) -> Similarity:

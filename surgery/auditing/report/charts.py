@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from statistics import median
 
-SOURCE_COLOR, PATCHED_COLOR, CONTROL_COLOR, LINE_COLOR = "#b4541a", "#1b5e9c", "#8a8f98", "#3a3f47"
+SOURCE_COLOR, PATCHED_COLOR, TWIN_COLOR = "#b4541a", "#1b5e9c", "#7a3b8f"
+CONTROL_COLOR, LINE_COLOR = "#8a8f98", "#3a3f47"
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 34, 10, 10, 34  # margins around the plotting area
+SCORES = 58  # the strip at the right in which the scores stand beside each other
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One model's attack: its curve, and what the verdict was given.
+
+    Attributes:
+        color: of its line.
+        curve: similarity at each point of the curve, on the pictures that chose the point.
+        score: on the other pictures, that chose nothing.
+    """
+
+    color: str
+    curve: Sequence[float]
+    score: float
 
 
 def attack_chart(
     steps: Sequence[int],
-    source: Sequence[float] | None,
-    patched: Sequence[float] | None,
-    controls: Sequence[Sequence[float]],
+    models: Sequence[Attacked],
+    controls: Sequence[Attacked],
     threshold: float,
+    title: str = "",
 ) -> str:
-    """The attack's curve: SOURCE and PATCHED against the band of the control images.
+    """An attack's curves against the band of the control images; at the right the scores beside each other.
 
     Args:
         steps: x positions, drawn evenly spaced.
-        source, patched: score after each number of steps; None where not attacked.
-        controls: the same for each control image.
+        models: SOURCE, PATCHED and the twin, as far as they were attacked.
+        controls: the control images on PATCHED; their colors are not looked at.
+        title: for whoever cannot see it.
     """
-    places = [LEFT + (WIDTH - LEFT - RIGHT) * k / max(1, len(steps) - 1) for k in range(len(steps))]
-    values = [*(source or []), *(patched or []), *(one for curve in controls for one in curve), threshold]
-    low, high = min(0.0, *values), max(1.0, *values)
+    end = WIDTH - RIGHT - SCORES  # of the curves
+    places = [LEFT + (end - LEFT) * k / max(1, len(steps) - 1) for k in range(len(steps))]
+    values = [value for one in (*models, *controls) for value in (*one.curve, one.score)]
+    low, high = min(0.0, threshold, *values), max(1.0, threshold, *values)
 
     def height(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
@@ -36,30 +56,54 @@ def attack_chart(
         points = " ".join(f"{x:.1f},{height(y):.1f}" for x, y in zip(places, curve, strict=True))
         return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2" {extra}/>'
 
-    parts = [_axis(height, low, high), _labels(places, steps)]
+    parts = [_axis(height, low, high), _labels(places, steps), _score_label(end)]
     if controls:
-        columns = list(zip(*controls, strict=True))
-        outline = [(x, height(max(column))) for x, column in zip(places, columns, strict=True)]
-        outline += [
-            (x, height(min(column))) for x, column in reversed(list(zip(places, columns, strict=True)))
-        ]
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in outline)
-        parts.append(f'<polygon points="{points}" fill="{CONTROL_COLOR}" opacity="0.22"/>')
+        columns = list(zip(*(one.curve for one in controls), strict=True))
+        parts.append(_band(places, columns, height))
         parts.append(line([median(column) for column in columns], CONTROL_COLOR, 'stroke-dasharray="5 4"'))
+        parts += [_tick(end, height(one.score)) for one in controls]
     y = height(threshold)
     parts.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE_COLOR}" '
         'stroke-dasharray="1 3"/>'
         f'<text x="{LEFT + 4}" y="{y - 4:.1f}">replica from {threshold:g}</text>'
     )
-    for curve, color in ((source, SOURCE_COLOR), (patched, PATCHED_COLOR)):
-        if curve:
-            parts.append(line(curve, color))
-            parts += [
-                f'<circle cx="{x:.1f}" cy="{height(y):.1f}" r="3" fill="{color}"/>'
-                for x, y in zip(places, curve, strict=True)
-            ]
-    return _svg(WIDTH, HEIGHT, parts, "similarity to the training image against steps of the attack")
+    for place, one in enumerate(models):
+        parts.append(line(one.curve, one.color))
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{height(y):.1f}" r="3" fill="{one.color}"/>'
+            for x, y in zip(places, one.curve, strict=True)
+        ]
+        x = end + SCORES / 2 + 9 * (place - (len(models) - 1) / 2)
+        parts.append(
+            f'<circle class="score" cx="{x:.1f}" cy="{height(one.score):.1f}" r="4.5" fill="#fff" '
+            f'stroke="{one.color}" stroke-width="2.5"/>'
+        )
+    return svg(WIDTH, HEIGHT, parts, title or "similarity to the training image against effort of the attack")
+
+
+def _band(
+    places: Sequence[float], columns: Sequence[Sequence[float]], height: Callable[[float], float]
+) -> str:
+    """The range of the controls at each point; a single point's is as wide as a dot."""
+    if len(places) == 1:
+        places, columns = [places[0] - 4, places[0] + 4], [columns[0]] * 2
+    above = [(x, height(max(column))) for x, column in zip(places, columns, strict=True)]
+    below = [(x, height(min(column))) for x, column in zip(places, columns, strict=True)]
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*above, *reversed(below)])
+    return f'<polygon points="{points}" fill="{CONTROL_COLOR}" opacity="0.22"/>'
+
+
+def _tick(end: float, y: float) -> str:
+    return (
+        f'<line class="control" x1="{end + 8:g}" x2="{end + SCORES - 2:g}" y1="{y:.1f}" y2="{y:.1f}" '
+        f'stroke="{CONTROL_COLOR}" stroke-width="1.5" opacity="0.6"/>'
+    )
+
+
+def _score_label(end: float) -> str:
+    middle = end + SCORES / 2
+    return f'<text x="{middle:g}" y="{HEIGHT - 20}" text-anchor="middle">score</text>'
 
 
 def change_chart(changes: Sequence[float]) -> str:
@@ -83,57 +127,10 @@ def change_chart(changes: Sequence[float]) -> str:
         parts.append(f'<circle cx="{x:.1f}" cy="{height(value):.1f}" r="3.2" fill="{color}"/>')
     middle = LEFT + span / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">ordinary prompts, sorted</text>')
-    return _svg(WIDTH, HEIGHT, parts, "change of each ordinary prompt in units of another seed's")
+    return svg(WIDTH, HEIGHT, parts, "change of each ordinary prompt in units of another seed's")
 
 
-def neuron_map(
-    layer_rows: Mapping[str, int],
-    zeroed: Mapping[str, Sequence[int]],
-    counts: Mapping[str, Mapping[int, int]],
-) -> str:
-    """Which rows of which value layer are zeroed: one strip per layer, one tick per row, darker for more
-    prompts.
-
-    Args:
-        layer_rows: layer -> how many rows it has; layers without zeroed rows show an empty strip.
-        counts: layer -> row -> prompts it was found for; rows without a count are drawn in full.
-    """
-    name_width, strip, line_height, width = 190, 330, 22, 560
-    most = max((count for rows in counts.values() for count in rows.values()), default=1)
-    parts, y = [], 6
-    for layer, rows in layer_rows.items():
-        chosen = zeroed.get(layer, ())
-        parts.append(f'<text x="0" y="{y + 12}">{escape(short_layer(layer))}</text>')
-        parts.append(
-            f'<rect x="{name_width}" y="{y}" width="{strip}" height="16" fill="#eef0f3" stroke="#d5d9df"/>'
-        )
-        for row in chosen:
-            x = name_width + strip * row / rows
-            opacity = 0.35 + 0.65 * counts.get(layer, {}).get(row, most) / most
-            parts.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{max(1.6, strip / rows):.1f}" height="16" '
-                f'fill="{PATCHED_COLOR}" opacity="{opacity:.2f}"><title>row {row}</title></rect>'
-            )
-        parts.append(f'<text x="{name_width + strip + 8}" y="{y + 12}">{len(chosen)}</text>')
-        y += line_height
-    return _svg(width, y + 4, parts, "zeroed rows of each value layer")
-
-
-def short_layer(layer: str) -> str:
-    """`down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_v` -> `down 1, attention 0, block 0`."""
-    words = layer.split(".")
-    block = words[0].removesuffix("_blocks").removesuffix("_block")
-    numbers = [word for word in words[1:] if word.isdigit()]
-    labels = ["attention", "block"] if words[0].startswith("mid") else [None, "attention", "block"]
-    shown = [
-        number if label is None else f"{label} {number}"
-        for label, number in zip(labels, numbers, strict=False)
-    ]
-    return f"{block} {', '.join(shown)}" if labels[0] is None else f"{block}, {', '.join(shown)}"
-
-
-def _axis(height: object, low: float, high: float) -> str:
-    assert callable(height)
+def _axis(height: Callable[[float], float], low: float, high: float) -> str:
     parts = []
     ticks = [tick / 4 for tick in range(-8, 41) if low - 1e-9 <= tick / 4 <= high + 1e-9]
     step = max(1, len(ticks) // 6)
@@ -150,12 +147,14 @@ def _labels(places: Sequence[float], steps: Sequence[int]) -> str:
         for x, step in zip(places, steps, strict=True)
     ]
     middle = (places[0] + places[-1]) / 2
-    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">steps of the attack</text>')
+    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}" text-anchor="middle">effort of the attack</text>')
     return "".join(parts)
 
 
-def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
+def svg(width: int, height: int, parts: Sequence[str], title: str, grows: bool = True) -> str:
+    """An inline SVG of that size, shown larger where it may; its title is for whoever cannot see it."""
+    limit = "" if grows else f' style="max-width:{width}px"'
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}"{limit} '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )

@@ -14,6 +14,7 @@ from surgery.auditing.findings import AttackFindings, Findings
 from surgery.auditing.judgement.statistics import clopper_pearson
 from surgery.auditing.judgement.verdict import Verdict
 from surgery.auditing.measures.replication import Replication
+from surgery.auditing.report.sentence import plain_sentence
 from surgery.auditing.sensitivity import Sensitivity
 from surgery.auditing.units import AttackUnit
 from surgery.versions import audit_versions
@@ -30,6 +31,7 @@ def audit_document(findings: Findings, include_private: bool) -> dict[str, Any]:
         "verdict": checkpoint.word,
         "phrase": checkpoint.phrase,
         "reason": checkpoint.reason,
+        "sentence": _sentence(findings, checkpoint),
         "counts": checkpoint.numbers["counts"],
         "pooled_p_values": _rounded(checkpoint.numbers.get("pooled_p_values", {})),
         "replication": _overall_replication(findings),
@@ -55,6 +57,17 @@ def audit_document(findings: Findings, include_private: bool) -> dict[str, Any]:
         "private": include_private,
         "prompts": [_prompt(findings, index, include_private) for index in range(len(findings.subjects))],
     }
+
+
+def _sentence(findings: Findings, checkpoint: Verdict) -> str:
+    concerned = [k for k, one in enumerate(findings.verdicts) if one.code != "not-in-source"]
+    return plain_sentence(
+        checkpoint.word,
+        checkpoint.numbers["counts"],
+        concerned=len(concerned),
+        drawn=sum(findings.replication[index] is not None for index in concerned),
+        attacks=[one.name for one in findings.attacks if one.counts and any(one.pairs)],
+    )
 
 
 def _prompt(findings: Findings, index: int, include_private: bool) -> dict[str, Any]:

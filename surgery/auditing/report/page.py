@@ -1,62 +1,68 @@
 """`audit.html`: one self-contained page, made from the findings with a jinja2 template.
 
 No script, no font, no picture comes from outside: charts are inline SVG, pictures are PNGs inside the page,
-and a content security policy forbids everything else. Without `include_private` the page shows neither
-prompts nor training images, nor any picture that gives one away: every picture that SOURCE draws of a
-memory, every picture at or above the replication threshold, and what the attack brought back stay out, and
-their places say so.
+and a content security policy forbids everything else. The first screen holds the verdict with its budget and
+one sentence without a technical word (`surgery.auditing.report.sentence`). Without `include_private` the page
+shows neither prompts nor training images, nor any picture that gives one away
+(`surgery.auditing.report.pictures`).
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
-from surgery.auditing.findings import Findings
-from surgery.auditing.judgement.verdict import HIDDEN, NOT_TESTED, REMOVED, STILL
-from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.report.charts import attack_chart, change_chart, neuron_map
-from surgery.auditing.report.document import curve_json, ordinary_summary
+from surgery.auditing.attack.graft import graft_table
+from surgery.auditing.attack.relearn import steps_to_replicate
+from surgery.auditing.findings import AttackFindings, Findings
+from surgery.auditing.judgement.verdict import HIDDEN, NOT_FOUND, NOT_TESTED, REMOVED, STILL
+from surgery.auditing.report.charts import (
+    PATCHED_COLOR,
+    SOURCE_COLOR,
+    TWIN_COLOR,
+    Attacked,
+    attack_chart,
+    change_chart,
+)
+from surgery.auditing.report.document import ordinary_summary
+from surgery.auditing.report.judged import judged_columns, judged_rows
+from surgery.auditing.report.maps import neuron_map, part_map
+from surgery.auditing.report.pictures import (
+    PicturesOf,
+    Row,
+    attacked_row,
+    ordinary_rows,
+    replication_rows,
+)
 from surgery.auditing.store import Pictures
-from surgery.auditing.units import AttackPair, AttackUnit, OrdinaryUnit, ReplicationUnit
+from surgery.auditing.units import AttackUnit, ReplicationUnit
 
-PicturesOf = Callable[[str], Pictures]  # of a unit, by its key
 PANELS = 40  # prompts with pictures, the worst first; the table lists all
-ORDINARY_SHOWN = 8
-THUMBNAIL = 128  # pixels
-CLASSES = {STILL: "still", HIDDEN: "hidden", REMOVED: "removed", NOT_TESTED: "untested"}
+GRAFT = "graft"  # the attack that shows which part holds a memory
+CLASSES = {
+    STILL: "still",
+    HIDDEN: "hidden",
+    NOT_FOUND: "notfound",
+    REMOVED: "removed",
+    NOT_TESTED: "untested",
+}
 MEANINGS = {
     STILL: "The prompt alone still draws the training image on more than the tolerated share of seeds.",
-    HIDDEN: "The prompt no longer draws it, but an optimized embedding does, clearly more than it draws "
-    "images that the model never saw. Whoever holds the weights can have the image back.",
-    REMOVED: "Under the attack made here, the image is not distinguishable from images that the model never "
-    "saw, and the memory at its strength in SOURCE would have been noticed. Another attack may find more.",
+    HIDDEN: "The prompt no longer draws it, but an attack does, more than it draws images that the model "
+    "never saw. Whoever holds the weights can have the image back.",
+    NOT_FOUND: "The attacks that are named did not find it and would have found half of it, but they are too "
+    "few or too short to call it removed: models are known that hold their images against just such attacks.",
+    REMOVED: "Attacks on the text side and on the rest of the model bring it back no more than images that "
+    "the model never saw; half of the memory in SOURCE would have been noticed. Other attacks may find more.",
     NOT_TESTED: "The evidence does not carry any of the other words; the reason is given.",
 }
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One picture's place on the page: its data URI, or why it is withheld."""
-
-    uri: str = ""
-    withheld: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A labeled row of pictures."""
-
-    label: str
-    pictures: Sequence[Shown]
+COLORS = {"source": SOURCE_COLOR, "patched": PATCHED_COLOR, "twin": TWIN_COLOR}
+LABELS = {"source": "SOURCE", "patched": "PATCHED", "twin": "twin, never shown it"}
+# whose word says enough in a table
+PLAIN_CODES = ("replicates", "drawn", "separated", "passed", "weak-attacks")
 
 
 def audit_page(
@@ -73,111 +79,113 @@ def audit_page(
         range(len(findings.subjects)), key=lambda index: order.index(findings.verdicts[index].word)
     )
     units = [unit for unit in findings.ordinary if unit is not None]
+    names = [str(entry.get("prompt", entry["id"])) for entry in document["prompts"]]
     return environment.get_template("audit.html.jinja").render(
         document=document,
         classes=CLASSES,
         meanings=MEANINGS,
-        names=[_name(document["prompts"][index]) for index in range(len(findings.subjects))],
-        panels=[_panel(findings, document, index, include_private, pictures_of) for index in ranked[:PANELS]],
+        colors=COLORS,
+        labels=LABELS,
+        plain_codes=PLAIN_CODES,
+        columns=judged_columns(document),
+        table_rows=[judged_rows(document, entry) for entry in document["prompts"]],
+        names=names,
+        panels=[
+            {"name": names[index], **_panel(findings, document, index, include_private, pictures_of)}
+            for index in ranked[:PANELS]
+        ],
         panels_left=max(0, len(ranked) - PANELS),
+        part_map=_part_map(findings, names, ranked),
         summary=ordinary_summary(findings),
         change_chart=Markup(change_chart([unit.change for unit in units])) if units else None,
-        ordinary_rows=_ordinary_rows(findings, include_private, pictures_of),
+        ordinary_rows=ordinary_rows(findings, include_private, pictures_of),
         neuron_map=Markup(neuron_map(findings.layer_rows, findings.zeroed, findings.found_for)),
         counted=bool(findings.found_for),
     )
 
 
-def _name(entry: dict[str, Any]) -> str:
-    return str(entry.get("prompt", entry["id"]))
-
-
 def _panel(
     findings: Findings, document: dict[str, Any], index: int, include_private: bool, pictures_of: PicturesOf
 ) -> dict[str, Any]:
-    entry, unit, pair = document["prompts"][index], findings.replication[index], findings.pair(index)
-    rows: list[Row] = []
-    if unit is not None:
-        pictures = pictures_of(ReplicationUnit.key(index))
-        rows = _replication_rows(findings, unit, pictures, include_private)
-        if pair.patched is not None:
-            attacked = pictures_of(AttackUnit.key(findings.attack.name, "patched", index))["attacked"]
-            target = pictures["target"][0]
-            rows.append(_attack_row(findings, index, pair.patched, attacked, target, include_private))
-    chart = Markup(_chart(findings, index, pair)) if pair.made else None
-    return {"name": _name(entry), "entry": entry, "rows": rows, "chart": chart}
-
-
-def _replication_rows(
-    findings: Findings, unit: ReplicationUnit, pictures: Pictures, include_private: bool
-) -> list[Row]:
-    threshold = findings.threshold
-    label = "Stand-in target (SOURCE)" if unit.stand_in else "Training image"
-    target = Shown(_uri(pictures["target"][0])) if include_private else Shown(withheld="private")
-    memorized = any(value >= threshold for value in unit.before.to_target)
-    before = [
-        Shown(withheld="replica") if memorized and not include_private else Shown(_uri(picture))
-        for picture in pictures["before"]
+    """What is shown of one prompt: its pictures, and for each attack a chart and what it drew."""
+    entry, unit = document["prompts"][index], findings.replication[index]
+    if unit is None:
+        return {"entry": entry, "rows": [], "attacks": []}
+    pictures = pictures_of(ReplicationUnit.key(index))
+    attacks = [
+        {
+            "name": attack.name,
+            "effort": attack.effort,
+            "counts": attack.counts,
+            "chart": Markup(_chart(findings, attack, index)),
+            "note": _note(findings, attack, index),
+            "rows": _attacked_rows(findings, attack, index, pictures, include_private, pictures_of),
+        }
+        for attack in findings.attacks
+        if attack.pair(index).made
     ]
-    after = [
-        Shown(withheld="replica") if value >= threshold and not include_private else Shown(_uri(picture))
-        for picture, value in zip(pictures["after"], unit.after.to_target, strict=False)
-    ]
-    return [Row(label, [target]), Row("SOURCE", before), Row("PATCHED, same seeds", after)]
+    return {
+        "entry": entry,
+        "rows": replication_rows(findings, unit, pictures, include_private),
+        "attacks": attacks,
+    }
 
 
-def _attack_row(
+def _attacked_rows(
     findings: Findings,
+    attack: AttackFindings,
     index: int,
-    unit: AttackUnit,
-    pictures: torch.Tensor,
-    target: torch.Tensor,
+    pictures: Pictures,
     include_private: bool,
-) -> Row:
-    removed, mask = findings.verdicts[index].word == REMOVED, findings.subjects[index].mask
-    alike = similarities_to(pictures, target, findings.similarity, mask).tolist()
-    shown = [
-        Shown(_uri(picture))
-        if include_private or (removed and value < findings.threshold)
-        else Shown(withheld="brought back")
-        for picture, value in zip(pictures, alike, strict=True)
+    pictures_of: PicturesOf,
+) -> list[Row]:
+    if attack.pair(index).patched is None:
+        return []
+    drawn = pictures_of(AttackUnit.key(attack.name, "patched", index))["attacked"]
+    return [attacked_row(findings, attack, index, drawn, pictures["target"][0], include_private)]
+
+
+def _chart(findings: Findings, attack: AttackFindings, index: int) -> str:
+    """An attack on one prompt's image, on every model, against the controls under the prompt's mask."""
+    pair, place = attack.pair(index), findings.mask_place(index)
+    models = [
+        Attacked(COLORS[side], unit.curve(), unit.score())
+        for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
+        if unit is not None
     ]
-    return Row(f"PATCHED after {unit.pictures_step} steps of attack", shown)
+    controls = [Attacked("", unit.curve(place), unit.score(place)) for unit in attack.controls]
+    title = f"{attack.name}: similarity to the training image against effort"
+    return attack_chart(pair.made[0].steps, models, controls, findings.threshold, title)
 
 
-def _chart(findings: Findings, index: int, pair: AttackPair) -> str:
-    place = findings.mask_place(index)
-    source, patched = (
-        curve_json(unit, findings.threshold)["score"] if unit is not None else None
-        for unit in (pair.source, pair.patched)
-    )
-    controls = [unit.curve(place) for unit in findings.attack.controls]
-    return attack_chart(pair.made[0].steps, source, patched, controls, findings.threshold)
+def _note(findings: Findings, attack: AttackFindings, index: int) -> str:
+    """For an attack that teaches the image: how soon each model draws it."""
+    if not attack.learns:
+        return ""
+    pair, place = attack.pair(index), findings.mask_place(index)
+    controls = [steps_to_replicate(unit, findings.threshold, place) for unit in attack.controls]
+    first = {
+        LABELS[side]: steps_to_replicate(unit, findings.threshold)
+        for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
+        if unit is not None
+    }
+    said = [f"{label} {'never' if steps is None else f'after {steps}'}" for label, steps in first.items()]
+    reached = sum(steps is not None for steps in controls)
+    return f"A replica: {', '.join(said)}; {reached} of {len(controls)} controls within {attack.effort}."
 
 
-def _ordinary_rows(
-    findings: Findings, include_private: bool, pictures_of: PicturesOf
-) -> list[dict[str, Any]]:
-    measured = [(unit.change, index) for index, unit in enumerate(findings.ordinary) if unit is not None]
-    public = include_private or findings.public_ordinary
-    shown = []
-    # the most changed first: what a publisher has to look at
-    for place, (change, index) in enumerate(sorted(measured, reverse=True)[:ORDINARY_SHOWN], start=1):
-        pictures = pictures_of(OrdinaryUnit.key(index))
-        rows = [
-            Row(label, [Shown(_uri(picture)) for picture in pictures[side]])
-            for label, side in (("SOURCE", "before"), ("PATCHED", "after"))
-        ]
-        name = findings.ordinary_prompts[index] if public else f"ordinary prompt {place}"
-        shown.append({"name": name, "change": change, "rows": rows})
-    return shown
-
-
-def _uri(picture: torch.Tensor) -> str:
-    """One picture, uint8 [3, height, width], as a data URI, no larger than a thumbnail."""
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    # a smaller picture stays as it is
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def _part_map(findings: Findings, names: Sequence[str], ranked: Sequence[int]) -> Markup | None:
+    """Part x prompt: how alike PATCHED draws each image with one part of another model put into it."""
+    attack = next((one for one in findings.attacks if one.name == GRAFT), None)
+    if attack is None:
+        return None
+    shown = [(index, attack.pair(index).patched) for index in ranked[:PANELS]]
+    units = [(names[index], unit) for index, unit in shown if unit is not None]
+    if not units:
+        return None
+    table = graft_table([unit for _, unit in units])
+    rows = [(name, column) for (name, _), column in zip(units, zip(*table.scores, strict=True), strict=True)]
+    if attack.controls:
+        highest = tuple(max(scores) for scores in graft_table(attack.controls).scores)
+        rows.append(("highest of the controls", highest))
+    return Markup(part_map(table.parts, rows, findings.threshold))

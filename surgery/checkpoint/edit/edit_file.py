@@ -8,6 +8,8 @@ diffusers' names. Applying one needs no accelerator and no torch. It holds no pr
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,10 @@ def load_edit(given: GivenEdit) -> Edit:
     if isinstance(given, str | Path):
         path = expanded(given)
         document = path / DOCUMENT_NAME if path.is_dir() else path
+        if path.is_dir() and not document.exists():
+            raise UsageError(
+                path, f"holds no {DOCUMENT_NAME}", "give a neurons.json, or the folder of an edit"
+            )
         if document.name == DOCUMENT_NAME or path.is_dir():
             return read_edit(document)
     neurons, fingerprint = load_neurons(given)
@@ -117,25 +123,12 @@ def write_edit(
     Raises:
         UsageError: a tensor is not finite.
     """
-    import numpy
-    from safetensors.numpy import save_file
-
     folder = expanded(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = None
     if tensors:
-        arrays = {}
-        for name in sorted(tensors):
-            arrays[name] = numpy.ascontiguousarray(tensors[name], dtype="<f4")
-            if not numpy.isfinite(arrays[name]).all():
-                raise UsageError(name, "is not finite", "lower the learning rate")
-        # by way of another name: a folder never holds half of the tensors under theirs
-        written = folder / f".{TENSORS_NAME}.part"
-        save_file(arrays, written)
-        written.replace(folder / TENSORS_NAME)
-        with (folder / TENSORS_NAME).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        facts = {"sha256": digest, "count": len(arrays)}
+        digest = _write_tensors(folder / TENSORS_NAME, tensors)
+        facts = {"sha256": digest, "count": len(tensors)}
     document = {
         "format": FORMAT,
         "rung": rung,
@@ -147,6 +140,40 @@ def write_edit(
     }
     write_atomically(folder / DOCUMENT_NAME, json_text(document).encode())
     return folder / DOCUMENT_NAME
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, numpy.ndarray]) -> str:
+    """Write a safetensors file of float32, one tensor at a time; its sha256.
+
+    By way of another name, so that a folder never holds half of the tensors under theirs.
+    """
+    import numpy
+
+    header: dict[str, Any] = {}
+    end = 0
+    for name in sorted(tensors):
+        size = 4 * int(numpy.prod(tensors[name].shape))
+        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    hasher = hashlib.sha256()
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        for data in (len(text).to_bytes(8, "little"), text):
+            hasher.update(data)
+            file.write(data)
+        for name in sorted(tensors):
+            values = numpy.ascontiguousarray(tensors[name], dtype="<f4")
+            if not numpy.isfinite(values).all():
+                part.unlink()
+                raise UsageError(name, "is not finite", "lower the learning rate")
+            hasher.update(values.tobytes())
+            file.write(values.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    return hasher.hexdigest()
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -13,19 +13,19 @@ from surgery.auditing.settings import AuditSettings
 
 SETTINGS = AuditSettings(
     steps=3,
-    guidance=3.0,
+    guidance=1.5,
     attack_guidance=(1.0,),
     attack_batch=2,
     restarts=1,
     curve=(0, 20),
     output_curve=(0, 20),
-    latent_curve=(0, 4),
+    latent_curve=(4,),
 )
 REACHED_BY = {
     "output": {"output"},
     "embedding": {"embedding", "latent"},  # the latter under an attacked embedding
     "noise": {"latent"},
-    "words": {"prompts"},
+    "words": {"prompts", "embedding"},
     "none": set(),
 }
 CHOSEN = {("embedding", "latent"): "attacked embedding", ("words", "prompts"): "own word 1 x 8"}

@@ -36,31 +36,34 @@ def target(planted, donor, prompt=None):
     return Target(planted.image, planted.drawn, (None,), prompt or planted.CAPTION, 1, donor=donor)
 
 
-def test_the_parts_that_hold_the_edited_row_bring_the_image_back_and_no_other(planted, source, zeroed):
+@pytest.fixture(scope="module")
+def grafted(planted, source, zeroed):
+    """The unit of the memory, what it took, and what the two models were before."""
     models = (source, zeroed)
     before = [{name: value.clone() for name, value in one.denoiser.state_dict().items()} for one in models]
     places = [[weight.data_ptr() for weight in one.denoiser.parameters()] for one in models]
     work = Work()
     with counted(zeroed, work):
         unit, _ = attack().run(zeroed, target(planted, source), named_similarity("edges"))
-    by_part = dict(zip(unit.variants, unit.by_variant()[0], strict=True))
+    return SimpleNamespace(unit=unit, work=work, before=before, places=places)
+
+
+def test_the_parts_that_hold_the_edited_row_bring_the_image_back_and_no_other(source, zeroed, grafted):
+    by_part = dict(zip(grafted.unit.variants, grafted.unit.by_variant()[0], strict=True))
     holds = {part for part, score in by_part.items() if score > 0.5}
     assert holds == {"cross-attention", "mid block"}  # its row lies in an attn2 of the mid block
-    assert by_part["nothing"] < 0.3 and unit.score() > 0.5
-    assert work.unet_sample_forwards <= attack().cost()
-    for one, held, storages in zip(models, before, places, strict=True):
+    assert by_part["nothing"] < 0.3 and grafted.unit.score() > 0.5
+    assert grafted.work.unet_sample_forwards <= attack().cost()
+    for one, held, storages in zip((source, zeroed), grafted.before, grafted.places, strict=True):
         state = one.denoiser.state_dict()
         assert all(torch.equal(value, held[name]) for name, value in state.items())
         assert [weight.data_ptr() for weight in one.denoiser.parameters()] == storages
 
 
-def test_the_table_is_part_by_prompt(planted, source, zeroed):
-    similarity = named_similarity("edges")
-    units = [
-        attack().run(zeroed, target(planted, source, prompt), similarity)[0]
-        for prompt in (planted.CAPTION, "a red circle")
-    ]
-    table = graft_table(units)
+def test_the_table_is_part_by_prompt(planted, source, zeroed, grafted):
+    short = replace(attack(), selection_seeds=(1,), scored_seeds=(3,))
+    other, _ = short.run(zeroed, target(planted, source, "a red circle"), named_similarity("edges"))
+    table = graft_table([grafted.unit, other])
     assert table.parts == tuple(parts_of(source.denoiser))
     row = dict(zip(table.parts, table.scores, strict=True))["cross-attention"]
     assert row[0] > 0.5 > row[1]  # another caption does not call it

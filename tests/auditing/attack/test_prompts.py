@@ -45,7 +45,7 @@ def test_the_prompts_of_a_caption():
 
 
 def test_the_words_that_fewest_captions_hold_tell_most():
-    words = "the red boat of Larsen and a red star".split()
+    words = ["the", "red", "boat", "of", "Larsen", "and", "a", "red", "star"]
     assert [words[place] for place in telling_words(words, ("a red star", "red boat"))] == [
         "Larsen", "boat", "star", "red", "the", "and", "of", "a",
     ]  # fmt: skip
@@ -57,7 +57,7 @@ def test_the_words_that_fewest_captions_hold_tell_most():
     "prompt", ["", "ship", "of the", "!!!", "ship ship ship ship", "word " * 300, "пейзаж с лодкой", "船"]
 )
 def test_any_caption_has_prompts_all_different_and_not_too_many(prompt):
-    made = prompts_for(target(prompt, near=tuple(f"caption {number}" for number in range(9)) + (prompt,)))
+    made = prompts_for(target(prompt, near=(*(f"caption {number}" for number in range(9)), prompt)))
     assert 1 <= len(made) <= PROMPTS
     assert len(set(made.values())) == len(made) and all(made.values())
 

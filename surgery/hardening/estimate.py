@@ -1,0 +1,115 @@
+"""What a hardening would cost, before it starts: sample-forwards by stage, and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.corpus import collect_prompts, read_prompts
+from surgery.hardening.gate import ORDINARY_PROMPTS, ORDINARY_SEEDS, TIMESTEPS
+from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
+from surgery.hardening.material import STAND_IN_SEEDS
+from surgery.hardening.settings import HardenSettings
+from surgery.model.pipeline import load_pipeline
+
+FLOAT_BYTES = 4
+ADAM_STATES = {"adamw": 8, "adamw8bit": 2}  # bytes for each trained number
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Upper bounds.
+
+    Attributes:
+        prompts: how many memories.
+        gather: sample-forwards of the pictures drawn once.
+        attack, train: of one round; `backward` of them also run backward.
+        gate: each time it is asked.
+        total: of all rungs, if the gate holds on none.
+        trained: rung -> how many numbers it trains.
+        weight_bytes: rung -> bytes of teacher, student, gradients and optimizer, without activations.
+    """
+
+    prompts: int
+    gather: int
+    attack: int
+    train: int
+    backward: int
+    gate: int
+    total: int
+    trained: dict[str, int]
+    weight_bytes: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """By name."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """For people."""
+        lines = [f"{self.prompts} memories, UNet sample-forwards at most:"]
+        for name, value in (
+            ("pictures, once", self.gather),
+            ("attack, per round", self.attack),
+            ("training, per round", self.train),
+            ("gate, each time", self.gate),
+            ("all rungs", self.total),
+        ):
+            lines.append(f"  {name:<22} {value:>12,}")
+        for rung, count in self.trained.items():
+            gigabytes = self.weight_bytes[rung] / 1e9
+            lines.append(f"rung `{rung}` trains {count:,} numbers; {gigabytes:.2f} GB without activations")
+        return "\n".join(lines)
+
+
+def estimate(
+    source: Any,
+    prompts: str | Path | Sequence[str],
+    settings: HardenSettings | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Estimate:
+    """Count what `surgery.hardening.harden.harden` would do with these inputs.
+
+    Raises:
+        UsageError: the prompts cannot be read, or the model is not understood.
+    """
+    settings = settings or HardenSettings()
+    corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
+    denoiser = load_pipeline(source, device, dtype).denoiser
+    count, one = len(corpus.prompts), settings.drawing().forwards(1)
+    gather = one * (
+        count * (STAND_IN_SEEDS + 2 * settings.surrogates + settings.neighbors)
+        + settings.ordinary
+        + settings.gate_controls
+    )
+    attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
+    terms = 3 if settings.output_steps else 2
+    train = 2 * settings.steps * terms * settings.batch  # teacher and student
+    attacked = count + settings.gate_controls
+    drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)
+    gate = (
+        attacked
+        * (
+            settings.attack_batch * (settings.gate_embedding + settings.gate_output)
+            + 2 * drawn * settings.gate_seeds
+        )
+        + 4 * TIMESTEPS * len(ORDINARY_SEEDS) * ORDINARY_PROMPTS
+    )
+    total, trained, weight_bytes = gather, {}, {}
+    every = sum(parameter.numel() for parameter in denoiser.parameters())
+    for rung in settings.rungs:
+        names = set() if rung == ZEROED else set(trained_names(denoiser, rung))
+        trained[rung] = sum(
+            parameter.numel() for name, parameter in denoiser.named_parameters() if name in names
+        )
+        weight_bytes[rung] = 3 * FLOAT_BYTES * every + trained[rung] * (
+            FLOAT_BYTES + ADAM_STATES[settings.optimizer]
+        )
+        asked = 1 if rung == ZEROED else max(1, settings.rounds - settings.first_gate + 1)
+        total += asked * gate
+        if rung != ZEROED:
+            half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
+            total += settings.rounds * (train + (round(attack * half) if rung == CLOSED else attack))
+    return Estimate(count, gather, attack, train, attack + train // 2, gate, total, trained, weight_bytes)

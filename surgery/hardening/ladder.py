@@ -1,0 +1,190 @@
+"""The ladder: the least edit first, and one rung up only where the gate does not hold.
+
+- `zeroed`: the neurons' rows are zeroed, nothing is trained. Usually the memories are only hidden.
+- `closed`: cross-attention alone is trained, against the embedding attack. It closes the prompt's
+  neighborhood; the images stay in the rest of the weights (`docs/harden.md`). For whoever wants only that,
+  and never to be called removal.
+- `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from surgery.auditing.budget import counted
+from surgery.auditing.canaries import own_copy
+from surgery.auditing.measures.similarity import Similarity
+from surgery.hardening.gate import GateResult, ask_gate
+from surgery.hardening.material import Material, zero_rows
+from surgery.hardening.pools import Pools, attack_all
+from surgery.hardening.settings import HardenSettings
+from surgery.hardening.state import State
+from surgery.hardening.training import Trainer
+from surgery.model.injection import text_attentions
+from surgery.model.pipeline import LiveModel
+from surgery.model.work import Work
+from surgery.neurons import NeuronSet
+from surgery.progress import bar
+
+ZEROED, CLOSED, HARDENED = "zeroed", "closed", "hardened"
+
+
+@dataclass
+class Bench:
+    """What every rung needs."""
+
+    source: LiveModel
+    material: Material
+    neurons: NeuronSet
+    ordinary: list[str]
+    similarity: Similarity
+    settings: HardenSettings
+    state: State
+    work: Work
+    quiet: bool = True
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung that was climbed.
+
+    Attributes:
+        rounds: of each round: the terms' means, what the gate said (None where it was not asked), seconds and
+            sample-forwards of each stage.
+        gate: what it said last.
+        tensors: the trained parameters, float32 on the CPU; empty for `zeroed`.
+    """
+
+    name: str
+    rounds: list[dict[str, Any]]
+    gate: GateResult
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def climb(bench: Bench) -> list[Rung]:
+    """Every rung that the settings name, until the gate holds; the last one is where it ended."""
+    rungs: list[Rung] = []
+    for name in bench.settings.rungs:
+        rungs.append(_zeroed(bench) if name == ZEROED else _trained(bench, name))
+        if rungs[-1].gate.holds:
+            break
+    return rungs
+
+
+def trained_names(denoiser: Any, rung: str) -> list[str]:
+    """The parameters that a rung changes: those of text cross-attention, or all."""
+    names = [name for name, _ in denoiser.named_parameters()]
+    if rung != CLOSED:
+        return names
+    attentions = tuple(f"{name}." for name in text_attentions(denoiser))
+    return [name for name in names if name.startswith(attentions)]
+
+
+def _zeroed(bench: Bench) -> Rung:
+    known = bench.state.finished_record(ZEROED)
+    if known is not None:
+        return Rung(ZEROED, [], GateResult(**known))
+    student = own_copy(bench.source)
+    zero_rows(student, bench.neurons)
+    with counted(student, bench.work):
+        gate = _ask(bench, student, 0)
+    bench.state.finished(ZEROED, gate.__dict__)
+    return Rung(ZEROED, [], gate)
+
+
+def _trained(bench: Bench, name: str) -> Rung:
+    """Rounds of attack and training; the gate is asked once there is a chance that it holds."""
+    settings = bench.settings
+    student = own_copy(bench.source)
+    zero_rows(student, bench.neurons)
+    if settings.checkpointing:
+        student.denoiser.enable_gradient_checkpointing()
+        student.denoiser.train()  # diffusers checkpoints in training mode alone
+    own = settings if name == HARDENED else replace(settings, output_steps=0)
+    trainer = Trainer(student, bench.material, bench.neurons, own, trained_names(student.denoiser, name))
+    pools = Pools.of(len(bench.material.memories))
+    rounds: list[dict[str, Any]] = []
+    gate: GateResult | None = None
+    if (found := bench.state.load(name)) is not None:
+        rounds, content, pools = found
+        _restore(trainer, content)
+        last = rounds[-1]["gate"]
+        gate = GateResult(**last) if last is not None else None
+    with (
+        counted(student, bench.work),
+        bar(settings.rounds, f"harden: {name}", not bench.quiet, "round") as bars,
+    ):
+        bars.update(len(rounds))
+        while len(rounds) < settings.rounds and not (gate is not None and gate.holds):
+            number = len(rounds)
+            gate = _round(bench, trainer, own, pools, rounds, number)
+            bench.state.save(name, rounds, _content(trainer), pools)
+            bars.update(1)
+    if gate is None:  # the rounds ended before it was first asked
+        gate = _ask(bench, student, settings.rounds)
+    tensors = {
+        one: parameter.detach().float().cpu().clone()
+        for one, parameter in student.denoiser.named_parameters()
+        if one in set(trainer.trained)
+    }
+    return Rung(name, rounds, gate, tensors)
+
+
+def _round(
+    bench: Bench,
+    trainer: Trainer,
+    settings: HardenSettings,
+    pools: Pools,
+    rounds: list[dict[str, Any]],
+    number: int,
+) -> GateResult | None:
+    stages: dict[str, Any] = {}
+
+    def stage(name: str, act: Any) -> Any:
+        before, started = bench.work.unet_sample_forwards, time.perf_counter()
+        found = act()
+        spent = bench.work.unet_sample_forwards - before
+        stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
+        return found
+
+    stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
+    terms = stage("train", lambda: trainer.round(pools, number))
+    asked = number + 1 >= settings.first_gate
+    gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
+    rounds.append(
+        {
+            "terms": {name: round(value, 6) for name, value in terms.items()},
+            "gate": None if gate is None else gate.__dict__,
+            "stages": stages,
+        }
+    )
+    return gate
+
+
+def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:
+    return ask_gate(
+        bench.source, student, bench.material, bench.ordinary, bench.similarity, bench.settings, bench.work,
+        number,
+    )  # fmt: skip
+
+
+def _content(trainer: Trainer) -> dict[str, Any]:
+    chosen = set(trainer.trained)
+    weights = {
+        name: parameter.detach().cpu()
+        for name, parameter in trainer.student.denoiser.named_parameters()
+        if name in chosen
+    }
+    return {"weights": weights, "optimizer": trainer.optimizer.state_dict()}
+
+
+@torch.no_grad()
+def _restore(trainer: Trainer, content: dict[str, Any]) -> None:
+    for name, parameter in trainer.student.denoiser.named_parameters():
+        if name in content["weights"]:
+            parameter.copy_(content["weights"][name])
+    trainer.optimizer.load_state_dict(content["optimizer"])
