@@ -33,7 +33,7 @@ def embedding(patched=0.2, **more):
 
 
 def output(patched=0.2, **more):
-    return replace(embedding(patched), name="output", effort=50, passes_edit=False, **more)
+    return replace(embedding(patched), **{"name": "output", "effort": 50, "passes_edit": False, **more})
 
 
 def prompt(*attacks, **more):
@@ -141,7 +141,7 @@ def test_a_twin_decides_where_an_attack_injects(attack, word, code):
 
 def test_a_twin_that_holds_half_of_the_memory_does_not_excuse_the_other_half():
     """PATCHED hides it, at 0.5; the twin was patched in the same way."""
-    twin = tuple(value + 0.001 * (k % 7) for k, value in enumerate(CONTROLS))
+    twin = tuple(value + 0.001 * k for k, value in enumerate(CONTROLS))
     held = embedding(0.59, highest=0.59, twin=0.59, twin_highest=0.59, controls_twin=twin)
     assert judge(prompt(held, output()))[0][0].code == "twin-holds"
     clean = replace(held, patched=0.3, highest=0.3, twin=0.3, twin_highest=0.3)
@@ -167,8 +167,8 @@ def test_what_patched_draws_and_the_twin_does_not_is_never_removed():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_pass_no_test(field, value):
     given = (*CONTROLS[:23], value) if field == "controls" else value
-    (verdict,), checkpoint = judge(prompt(embedding(**{field: given}), output()), prompt())
-    assert (verdict.word, verdict.code) == (NOT_TESTED, "not-finite")
+    verdicts, checkpoint = judge(prompt(embedding(**{field: given}), output()), prompt())
+    assert [one.code for one in verdicts] == ["not-finite", "passed"]
     assert checkpoint.word == NOT_TESTED
 
 
@@ -194,7 +194,7 @@ def test_a_generous_level_buys_no_removal():
 
 
 def test_padding_with_other_prompts_does_not_clear_one_that_stands_out():
-    """Controls at 0.00 to 0.05, the image at 0.4 of 0.95: alone it is hidden, among many ranks say nothing."""
+    """Controls up to 0.05, the image at 0.4 of 0.95: alone it is hidden, among many ranks say nothing."""
     tight = {"controls": tuple(0.002 * k for k in range(24)), "controls_highest": 0.05, "source": 0.95}
     held = prompt(embedding(0.4, **tight), output(0.02, **tight))
     clean = prompt(embedding(0.02, **tight), output(0.02, **tight))

@@ -180,8 +180,8 @@ def _reason(one: AttackEvidence, code: str, numbers: dict[str, Any], threshold: 
         BLIND: f"{who} is blind here: it {one.blind}; run it for longer",
         INJECTS: f"{who} draws never-seen images too, so it decides nothing: "
         "give a model that never saw the images (--twin)",
-        TWIN_HOLDS: f"{who} gets it from the twin too ({one.twin or 0:.2f}) and not its controls: give a twin "
-        "that never saw it",
+        TWIN_HOLDS: f"{who} gets it from the twin too ({one.twin or 0:.2f}), and not its controls: give a "
+        "twin that never saw it",
         CONTESTED: f"{who} draws it from PATCHED and not from the twin; now and then it draws "
         "never-seen images, too: give the attack more restarts",
         INSENSITIVE: f"{who} on SOURCE, which holds the memory, does not stand out from the controls: run it "
