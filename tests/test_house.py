@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
     "auditing.judgement": set(),
     "auditing.report": {"auditing", "auditing.measures", "auditing.judgement"},
+    "publish": {"checkpoint", *BYTES},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
     "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS
-    | {"localization", "auditing", "testbed", "checkpoint", "checkpoint.comparison", "apply"},
+    | {"localization", "auditing", "testbed", "checkpoint", "checkpoint.comparison", "apply", "publish"},
     "cli": {"commands"},
     "__init__": set(),  # the public API names its modules as text and imports none
     "__main__": {"cli"},
@@ -138,6 +139,9 @@ MAY_WRITE_ATOMICALLY = {
     "auditing.store": "units, as JSON",
     "auditing.audit": "audit.json and audit.html",
     "commands.scan": "the ranking",
+    "publish.stage": "the manifest, with its section `published`",
+    "publish.card": "README.md",
+    "publish.proof": "the manifest without that section, in a temporary folder",
 }
 
 

@@ -18,7 +18,9 @@ def _published_fields() -> tuple[FormatField, ...]:
     return (
         FormatField(path, "object", "what was measured, and what is published", _PUBLISHED),
         FormatField(f"{path}.surgery", "text", "the version that wrote this section", _PUBLISHED),
-        FormatField(f"{path}.audit", "object or null", "summary of `audit.json`; null: none made", _PUBLISHED),
+        FormatField(
+            f"{path}.audit", "object or null", "summary of `audit.json`; null: none made", _PUBLISHED
+        ),
         FormatField(f"{path}.audit.format", "text", "the audit's tag", _AUDITED),
         FormatField(f"{path}.audit.sha256", "text", "of `audit.json`", _AUDITED),
         FormatField(f"{path}.audit.verdict", "text", "the checkpoint's word", _AUDITED),

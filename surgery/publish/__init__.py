@@ -1,1 +1,1 @@
-"""From a patched checkpoint to a published one: audit recorded, card, proof that the folder is what it says, Hub"""
+"""From a patched checkpoint to a published one: audit recorded, card, proof of the folder, the Hub"""

@@ -7,7 +7,7 @@ the source's card said. Metadata that nobody here knows is kept as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,16 @@ from surgery.checkpoint.survey.source import FILE, locate
 from surgery.errors import UsageError
 from surgery.files import expanded, write_atomically
 from surgery.publish.card_text import BEGIN, END, card_section
-from surgery.publish.stage import accepting, published_section, seal, write_manifest
-from surgery.publish.staged import CARD, Staged, open_staged, read_manifest
+from surgery.publish.stage import PUBLISHED, accepting, published_section, seal, write_manifest
+from surgery.publish.staged import (
+    CARD,
+    Staged,
+    StagedFile,
+    manifest_bytes,
+    open_staged,
+    read_manifest,
+    with_content,
+)
 
 TAGS = ("surgery", "memorization")
 RELATION = "finetune"  # of the Hub's four relations (adapter, merge, quantized, finetune) the one that fits
@@ -38,7 +46,7 @@ def write_card(
     fields: Mapping[str, Any] | None = None,
     accept_risk: str | None = None,
 ) -> Path:
-    """Write `README.md` into a patched folder, and its hash into the manifest. To be called after `record_audit`.
+    """Write `README.md` into a patched folder, and its hash into the manifest; `record_audit` comes first.
 
     The card that is kept is `card`, else the source's `README.md`, else the one that lies in the folder. The
     section by surgery takes the place of an earlier one.
@@ -70,6 +78,32 @@ def write_card(
     write_atomically(staged.root / CARD, text.encode("utf-8"))
     seal(staged.root, changed=(CARD,))
     return staged.root / CARD
+
+
+def preview_accepted(staged: Staged, files: Sequence[StagedFile], accept_risk: str) -> tuple[StagedFile, ...]:
+    """The files as they will be once a risk is accepted: card and manifest change, and nothing is written.
+
+    Args:
+        staged: the folder.
+        files: as they are.
+        accept_risk: the reason.
+
+    Raises:
+        UsageError: as for `write_card`.
+    """
+    manifest = accepting(read_manifest(staged), accept_risk)
+    card = card_text(staged, manifest, _kept_card(staged, None, None, None)).encode("utf-8")
+    by_path = {file.path: file for file in files}
+    if CARD in by_path:
+        by_path[CARD] = with_content(by_path[CARD], card)
+    section = dict(published_section(manifest))
+    entries = [entry for entry in section["files"] if entry["path"] != CARD]
+    entries += [by_path[CARD].as_json()] if CARD in by_path else []
+    section["files"] = sorted(entries, key=lambda entry: entry["path"])
+    name = staged.manifest_path.name
+    if name in by_path:
+        by_path[name] = with_content(by_path[name], manifest_bytes({**manifest, PUBLISHED: section}))
+    return tuple(by_path.values())
 
 
 def card_text(

@@ -13,11 +13,14 @@ from typing import Any
 from surgery.publish.evidence import gate_reason
 from surgery.publish.words import MEANINGS, WORDS
 
-BEGIN, END = "<!-- surgery: this section is made from the manifest -->", "<!-- end of the section by surgery -->"
+BEGIN, END = (
+    "<!-- surgery: this section is made from the manifest -->",
+    "<!-- end of the section by surgery -->",
+)
 _OF_A_FILE = {"path", "role", "action", "bytes", "sha256", "value_layers_sha256", "source", "zeroed"}
 _WARNINGS = (
-    "A LoRA or another adapter that was trained on the source model, or on the images, refills what was zeroed "
-    "when it is loaded.",
+    "A LoRA or another adapter that was trained on the source model, or on the images, refills what was "
+    "zeroed when it is loaded.",
     "Memories of captions that were not in the audited corpus are still there; the retrieval of other images "
     "was not tested.",
     "Other copies of the source model, and earlier commits of this repository, are not changed by this.",
@@ -65,8 +68,8 @@ def _done(manifest: Mapping[str, Any]) -> Iterator[str]:
     source, neurons = manifest["source"], manifest["neurons"]
     revision = f", revision {quoted(source['revision'])}" if source["revision"] else ""
     yield (
-        f"These are the weights of {quoted(source['name'])} ({quoted(source['family'])}{revision}), edited with "
-        f"`surgery` {quoted(manifest['versions']['surgery'])} to take memorized training images away."
+        f"These are the weights of {quoted(source['name'])} ({quoted(source['family'])}{revision}), edited "
+        f"with `surgery` {quoted(manifest['versions']['surgery'])} to take memorized training images away."
     )
     copies = manifest["copies"]
     lines = [
@@ -76,12 +79,14 @@ def _done(manifest: Mapping[str, Any]) -> Iterator[str]:
         + "."
     ]
     for name, count in _other_edits(manifest["files"]).items():
-        lines.append(f"- Besides, {_counted(count, 'tensor')} with other contents ({quoted(name)} in the manifest).")
+        lines.append(
+            f"- Besides, {_counted(count, 'tensor')} with other contents ({quoted(name)} in the manifest)."
+        )
     left_out = sum(entry["count"] for entry in manifest["left_out"])
     if left_out:
         lines.append(
-            f"- Left out: {_counted(left_out, 'file')} of the source that a pipeline does not need or that could "
-            "not be edited."
+            f"- Left out: {_counted(left_out, 'file')} of the source that a pipeline does not need or that "
+            "could not be edited."
         )
     lines.append("- Every other weight is the source's.")
     yield "\n".join(lines)
@@ -101,10 +106,14 @@ def _measured(audit: Mapping[str, Any] | None, prompts: Sequence[Mapping[str, An
     if audit is None:
         yield "Nothing: no audit of these weights is recorded."
         return
-    yield f"The audit's verdict, verbatim: **{_escaped(audit['phrase'])}**. {_sentence(audit['reason'])}".rstrip()
+    reason = _sentence(audit["reason"])
+    yield f"The audit's verdict, verbatim: **{_escaped(audit['phrase'])}**. {reason}".rstrip()
     counts = {word: audit["counts"][word] for word in WORDS if audit["counts"].get(word)}
     if counts:
-        lines = [f"- {quoted(word)}: {_counted(count, 'prompt')}; {MEANINGS[word]}." for word, count in counts.items()]
+        lines = [
+            f"- {quoted(word)}: {_counted(count, 'prompt')}; {MEANINGS[word]}."
+            for word, count in counts.items()
+        ]
         yield f"By prompt ({sum(counts.values())} audited):"
         yield "\n".join(lines)
     phrases: dict[str, int] = {}
@@ -133,9 +142,13 @@ def _not_measured(audit: Mapping[str, Any] | None) -> Iterator[str]:
             lines.append("- Whether the audit was made on these weight files: it does not name them.")
         untested = audit["counts"].get(WORDS[-1], 0)
         if untested:
-            lines.append(f"- {_counted(untested, 'prompt')} of the corpus: the verdict is {quoted(WORDS[-1])}.")
+            lines.append(
+                f"- {_counted(untested, 'prompt')} of the corpus: the verdict is {quoted(WORDS[-1])}."
+            )
     lines.append("- Attacks and efforts other than those above, and images that nobody named.")
-    lines.append("- Figures of the source's card and metadata: they are the source's, and were not taken again.")
+    lines.append(
+        "- Figures of the source's card and metadata: they are the source's, and were not taken again."
+    )
     yield "\n".join(lines)
 
 
@@ -145,15 +158,17 @@ def _accepted(published: Mapping[str, Any]) -> Iterator[str]:
         return
     accepted = gate["accepted_risk"]
     yield "## Published although the gate is shut" if accepted else "## Not cleared for publishing"
-    yield f"The gate for publishing is the verdict `removed`; here, {_escaped(gate_reason(published['audit']))}."
+    reason = _escaped(gate_reason(published["audit"]))
+    yield f"The gate for publishing is the verdict `removed`; here, {reason}."
     if accepted:
         yield f"Who published these weights accepts that risk, and gives this reason: {quoted(accepted)}"
 
 
 def _how_to_verify(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        "The manifest (`surgery-manifest.json`) lists every file with its sha256, and every zeroed row. With the "
-        "tool installed, this checks all of it against the files, and, with the source at hand, that nothing else differs:"
+        "The manifest (`surgery-manifest.json`) lists every file with its sha256, and every zeroed row. With "
+        "the tool installed, this checks all of it against the files, and, with the source at hand, that "
+        "nothing else differs:"
     )
     yield "```bash\nsurgery verify FOLDER\nsurgery verify FOLDER --source SOURCE\n```"
 

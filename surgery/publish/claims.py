@@ -24,7 +24,7 @@ _NEEDED = ("versions", "source", "neurons", "copies", "files", "left_out", "veri
 
 
 def unreadable(manifest: Mapping[str, Any]) -> list[str]:
-    """Why a manifest cannot be checked any further: another format, fields that are not its own or missing."""
+    """Why a manifest cannot be checked any further: another format, strange or missing fields."""
     if manifest.get("format") != FORMAT:
         return [f"the manifest is of the format {manifest.get('format')!r}, not {FORMAT!r}"]
     problems = [f"the manifest lacks {name}" for name in _NEEDED if name not in manifest]
@@ -88,7 +88,10 @@ def _untrue_files(
             yield f"{path} is an unverified file: it was added after the manifest was written"
         elif path not in patched and not recorded:
             yield f"{path} is an unverified file: the manifest does not know it"
-        if path in recorded and (recorded[path]["sha256"], recorded[path]["bytes"]) != (file.sha256, file.bytes):
+        if path in recorded and (recorded[path]["sha256"], recorded[path]["bytes"]) != (
+            file.sha256,
+            file.bytes,
+        ):
             yield f"{path} is not the file that was published: its sha256 is another"
         entry = patched.get(path)
         if entry is None or (path == CARD and recorded):  # a kept card got its section since

@@ -38,7 +38,9 @@ def read_audit(audit: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], s
         digest = hashlib.sha256(strict_json(document).encode()).hexdigest()
     else:
         path = expanded(audit)
-        document = read_small_json(path, path.name, _LARGEST, "give the audit.json that `surgery audit` wrote")
+        document = read_small_json(
+            path, path.name, _LARGEST, "give the audit.json that `surgery audit` wrote"
+        )
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not _FORMAT.fullmatch(str(document.get("format"))):
         shown = "audit" if isinstance(audit, Mapping) else audit
@@ -134,7 +136,8 @@ def _prompt(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counts(counts: Any) -> dict[str, int]:
     known = isinstance(counts, dict) and all(
-        word in WORDS and isinstance(count, int) and not isinstance(count, bool) for word, count in counts.items()
+        word in WORDS and isinstance(count, int) and not isinstance(count, bool)
+        for word, count in counts.items()
     )
     if not known:
         raise UsageError("audit", "its counts are not numbers of prompts for each verdict", "audit again")

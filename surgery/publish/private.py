@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from surgery.checkpoint.edit.side_files import PICTURE_SIGNATURES
 from surgery.checkpoint.formats.safetensors_file import read_header
-from surgery.checkpoint.names.files import COMPONENT_SIDE_FILES, LICENSE_FILE, MODEL_INDEX
+from surgery.checkpoint.names.files import COMPONENT_SIDE_FILES, LICENSE_FILE, MANIFEST_NAME, MODEL_INDEX
 from surgery.errors import UsageError
 from surgery.formats import FORMATS
 from surgery.publish.staged import ADDED, StagedFile
@@ -21,7 +21,6 @@ from surgery.publish.staged import ADDED, StagedFile
 _LARGEST_TEXT = 64 * 1024 * 1024
 _FORMAT = re.compile(rb'"format"\s*:\s*"(surgery\.[a-z.-]+/\d+)"')
 _OWN_METADATA = "surgery"  # the key under which calibrations and edits keep their JSON
-_PUBLIC = "surgery.manifest"
 # what keys and tokens look like: of the Hub, of model providers, of clouds and code hosts, and private keys
 _SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}\b",
@@ -67,10 +66,11 @@ def _in_content(file: StagedFile, name: str, allow: Collection[str]) -> Iterator
     for what, pattern in _SECRET.items():
         if pattern.search(content):
             yield f"{file.path} holds {what}"
+    if name.endswith(MANIFEST_NAME):  # every field of it is `verify`'s business
+        return
     for tag in {match.decode() for match in _FORMAT.findall(content)}:
-        if not tag.startswith(_PUBLIC):
-            yield f"{file.path} is {_called(tag)}"
-    if file.path in allow or name in (*ADDED, MODEL_INDEX) or name.endswith("surgery-manifest.json"):
+        yield f"{file.path} is {_called(tag)}"
+    if file.path in allow or name in (*ADDED, MODEL_INDEX):
         return
     if content.startswith(PICTURE_SIGNATURES):
         yield f"{file.path} is a picture, which may be a training image"
@@ -87,7 +87,9 @@ def _is_of_a_checkpoint(name: str) -> bool:
 
 def _called(tag: str) -> str:
     family = tag.rpartition("/")[0]
-    known = next((one.name for one in FORMATS if one.tag.rpartition("/")[0] == family), "one of surgery's files")
+    known = next(
+        (one.name for one in FORMATS if one.tag.rpartition("/")[0] == family), "one of surgery's files"
+    )
     return f"{known} ({tag}), which is not for publishing"
 
 

@@ -64,7 +64,7 @@ def differences_from_source(
 def _as_patched(
     checkpoint: Checkpoint, staged: Staged, folder: Path, source: Source, manifest: Mapping[str, Any]
 ) -> Checkpoint:
-    """The survey as if `patch` had just finished: its manifest lies in `folder`, a kept card is the source's."""
+    """The survey as if `patch` had just finished: its manifest in `folder`, a kept card the source's."""
     place = folder / staged.checkpoint.name if staged.is_file else folder
     beside = f"{place.name}.{MANIFEST_NAME}" if staged.is_file else MANIFEST_NAME
     write_atomically(folder / beside, manifest_bytes(dict(manifest)))

@@ -60,7 +60,9 @@ def unfinished(checkpoint: Checkpoint, manifest: Mapping[str, Any], neurons: Neu
     """
     listed = {entry["path"]: entry for entry in manifest["files"]}
     try:
-        plan = make_plan(checkpoint, neurons, keep=_kept(checkpoint, listed), follow_links=True, changes=[Nothing()])
+        plan = make_plan(
+            checkpoint, neurons, keep=_kept(checkpoint, listed), follow_links=True, changes=[Nothing()]
+        )
     except UsageError as error:
         yield f"patch would not take it: {error}"
         return
@@ -102,7 +104,7 @@ def _rows_not_zero(task: FileTask) -> Iterator[str]:
         wrong = [
             row
             for row in edit.rows
-            if any(any(weights.read(begin, end)) for begin, end in row_positions(edit.tensor, [row]))
+            if any(any(weights.read(begin, end)) for begin, end in row_positions(edit.tensor, (row,)))
         ]
         if wrong:
             yield f"{task.file.path}: rows {shortened_rows(wrong)} of {edit.tensor.name} are not zero"

@@ -1,4 +1,4 @@
-"""Does a document hold the fields that its format describes, and no other? A field beside them hides captions."""
+"""Does a document hold the fields that its format describes, and no other? Another one can hide captions."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ def sign(out: str | Path, private_key: str | Path) -> Path:
         config = package.Config().use_elliptic_key_signer(private_key=key)
         config.set_hashing_config(_hashing(staged.root)).sign(staged.root, signature)
     except (ValueError, TypeError, OSError) as error:
-        raise UsageError(private_key, f"could not sign ({_short(error)})", "give an elliptic-curve key") from None
+        raise UsageError(
+            private_key, f"could not sign ({_short(error)})", "give an elliptic-curve key"
+        ) from None
     return signature
 
 
@@ -91,4 +93,3 @@ def _key(path: str | Path) -> Path:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-

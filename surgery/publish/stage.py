@@ -56,9 +56,9 @@ def record_audit(
     staged = _whole(out)
     manifest = read_manifest(staged)
     files = _hashed_files(staged, manifest, {})
-    if audit is None:
-        summary, prompts = None, []
-    else:
+    summary: dict[str, Any] | None = None
+    prompts: list[dict[str, Any]] = []
+    if audit is not None:
         summary, prompts = evidence_of(*read_audit(audit), files)
     manifest[PUBLISHED] = {
         "surgery": version("surgery"),

@@ -29,7 +29,11 @@ _STEP = 4 * 1024 * 1024
 _PATCH_FIRST = "give the folder that `surgery patch` wrote"
 # what a download leaves beside a checkpoint: the Hub's own file, and the download's notes
 _HUB_FILE, _LARGEST_HUB_FILE = ".gitattributes", 64 * 1024
-_NOTES, _NOTE_SUFFIXES, _LARGEST_NOTE = ".cache/huggingface/", (".metadata", ".lock", ".gitignore", ".TAG"), 4096
+_NOTES, _NOTE_SUFFIXES, _LARGEST_NOTE = (
+    ".cache/huggingface/",
+    (".metadata", ".lock", ".gitignore", ".TAG"),
+    4096,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,9 @@ def hashed(path: str, location: Path) -> StagedFile:
     with location.open("rb", buffering=0) as file:
         before = os.fstat(file.fileno())
         size = before.st_size
-        git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if size <= _LARGEST_BLOB else None
+        git = (
+            hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False) if size <= _LARGEST_BLOB else None
+        )
         while chunk := file.read(_STEP):
             sha256.update(chunk)
             if git is not None:
@@ -178,6 +184,13 @@ def hashed(path: str, location: Path) -> StagedFile:
     return StagedFile(
         path, location, size, sha256.hexdigest(), "" if git is None else git.hexdigest(), _state(after)
     )
+
+
+def with_content(file: StagedFile, content: bytes) -> StagedFile:
+    """The same file as it would be with other bytes."""
+    git = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return StagedFile(file.path, file.location, len(content), sha256, git, file.state)
 
 
 def is_unchanged(file: StagedFile) -> bool:

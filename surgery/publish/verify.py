@@ -133,7 +133,9 @@ def verify(
         if source is not None and staged.checkpoint.exists():
             found.violations += _source_violations(staged, manifest, source, revision, changes, quiet)
     if source is None:
-        found.notes.append("without --source, weights that were changed together with the manifest go unnoticed")
+        found.notes.append(
+            "without --source, weights that were changed together with the manifest go unnoticed"
+        )
     signature = _signature(staged, public_key, found)
     return Verification(
         staged.root if staged.whole else staged.checkpoint,
@@ -164,7 +166,9 @@ def _hashed(staged: Staged, found: _Found, quiet: bool) -> dict[str, StagedFile]
     return files
 
 
-def _check(staged: Staged, manifest: Mapping[str, Any], files: Mapping[str, StagedFile], found: _Found) -> int:
+def _check(
+    staged: Staged, manifest: Mapping[str, Any], files: Mapping[str, StagedFile], found: _Found
+) -> int:
     """The claims and the rows; returns how many rows must be zero."""
     text = staged.manifest_path.read_bytes()
     found.violations += untrue_claims(manifest, text, files, staged)

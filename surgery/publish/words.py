@@ -12,8 +12,8 @@ REMOVED, NOT_FOUND, HIDDEN, STILL, NOT_TESTED = (
 WORDS = (REMOVED, NOT_FOUND, HIDDEN, STILL, NOT_TESTED)
 # what each word means, for readers of a card who have never heard of the tool
 MEANINGS = {
-    REMOVED: "every attack of the audit, among them one that does not pass through the edited layers, drew the "
-    "image no better from this model than it drew images that the model has never seen",
+    REMOVED: "every attack of the audit, among them one that does not pass through the edited layers, drew "
+    "the image no better from this model than it drew images that the model has never seen",
     NOT_FOUND: "the attacks that were made did not find the image; they were too weak to say that it is gone",
     HIDDEN: "the prompt no longer draws the image, but an attacker still gets it out of the weights",
     STILL: "the prompt itself still draws the image",
