@@ -7,6 +7,7 @@ error is shown on one line, without addresses' queries (they hold signatures) an
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -166,18 +167,44 @@ def _speaking(repo_id: str, what: str) -> Iterator[None]:
 
     try:
         yield
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        said = shown(error.server_message or "")
+    except (errors.HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        answer = _answer_behind(error)
+        if answer is None:
+            cause = f"could not {what}: {shown(str(error)) or type(error).__name__}"
+            raise SurgeryError(repo_id, cause, "check the connection, and run again") from None
+        status = answer.response.status_code
+        said = shown(answer.server_message or "")
         way_out = _WAYS_OUT.get(status, "run again: what is there already is not sent twice")
-        wait = error.response.headers.get("Retry-After", "")
+        wait = answer.response.headers.get("Retry-After", "")
         if status == 429:
             way_out = f"wait {wait} seconds, and run again" if wait.isdigit() else "wait, and run again"
         cause = f"could not {what}: the Hub says {status}" + (f" ({said})" if said else "")
         raise SurgeryError(repo_id, cause, way_out) from None
-    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
-        cause = f"could not {what}: {shown(str(error)) or type(error).__name__}"
-        raise SurgeryError(repo_id, cause, "check the connection, and run again") from None
+
+
+def _answer_behind(error: BaseException) -> Any:
+    """The Hub's answer that an error goes back to: huggingface_hub wraps those of an upload in another."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, HfHubHTTPError):
+        behind = behind.__cause__
+    return behind
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[None]:
+    """Progress bars of huggingface_hub as all others here: on a terminal only, and never with `quiet`."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled() or not (quiet or not sys.stderr.isatty()):
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def shown(text: str) -> str:

@@ -7,11 +7,13 @@ the denoiser is known, and every row that should be zero is.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from surgery.checkpoint.edit.edits import Edit
+from surgery.checkpoint.edit.hashing import hash_file
 from surgery.checkpoint.edit.plan import FileTask, Plan, make_plan
 from surgery.checkpoint.edit.side_files import may_be_kept
 from surgery.checkpoint.edit.verify import overlooked_value_layers
@@ -77,8 +79,18 @@ def unfinished(checkpoint: Checkpoint, manifest: Mapping[str, Any], neurons: Neu
             yield f"{path} is an unverified weight file: the manifest does not know it"
     yield from overlooked_value_layers(plan)
     yield from _copies_differ(plan, manifest)
-    for task in carried.values():
+    for path, task in carried.items():
         yield from _rows_not_zero(task)
+        yield from _other_value_layers(task, listed.get(path, {}))
+
+
+def _other_value_layers(task: FileTask, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Of a large file that `patch` did not hash whole, its header and value layers are hashed."""
+    wanted = entry.get("value_layers_sha256")
+    if wanted is None or entry["sha256"] is not None:
+        return
+    if hash_file(task, False, threading.Event()).output_value_layers != wanted:
+        yield f"{task.file.path}: its header or its value layers are not those that patch wrote"
 
 
 def _kept(checkpoint: Checkpoint, listed: Mapping[str, Any]) -> list[str]:

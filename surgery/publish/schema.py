@@ -40,8 +40,8 @@ def _strange(value: Any, path: str, types: dict[str, str]) -> Iterator[str]:
     if isinstance(value, dict):
         for name, inner in value.items():
             exact, star = f"{path}.{name}".lstrip("."), f"{path}.*".lstrip(".")
-            known = exact in types or _leads_on(exact, types)
-            yield from _strange(inner, exact if known else star, types)
+            by_star = not _leads_on(exact, types) and _leads_on(star, types)
+            yield from _strange(inner, star if by_star else exact, types)
     elif isinstance(value, list) and _leads_on(f"{path}[]", types):
         for inner in value:
             yield from _strange(inner, f"{path}[]", types)

@@ -147,7 +147,8 @@ def upload(
         return planned
     if planned.refusals:
         raise _refused(staged.root, planned.refusals)
-    return _push(planned, public, replace)
+    with hub.bars(quiet):
+        return _push(planned, public, replace)
 
 
 def _local_refusals(

@@ -173,6 +173,11 @@ def _check(
     text = staged.manifest_path.read_bytes()
     found.violations += untrue_claims(manifest, text, files, staged)
     if not isinstance(manifest.get(PUBLISHED), dict):
+        found.notes += [
+            f"{entry['path']}: only its header and value layers have a hash; `surgery card` hashes all of it"
+            for entry in manifest["files"]
+            if entry["sha256"] is None
+        ]
         found.notes.append("no audit is recorded in the manifest: `surgery card` does that")
     try:
         neurons = manifest_neurons(manifest)
