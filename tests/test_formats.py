@@ -165,7 +165,16 @@ def test_the_manifest_is_described(model, tmp_path):
     rows = dict([planted_model.PLANTED["v"][0]])
     result = surgery.patch(source, {layer: [row] for layer, row in rows.items()}, tmp_path / "out")
     manifest = json.loads(result.manifest_path.read_text())
-    held_against(formats.MANIFEST, manifest).assert_complete()
+    (source / "unet" / "model.onnx").unlink()
+    weights = next(entry for entry in manifest["files"] if entry["role"] == "denoiser weights")
+    audit = {
+        "format": "surgery.audit/2", "verdict": "removed", "phrase": "removed", "reason": "",
+        "private": False, "counts": {"removed": 1}, "complete": True, "attack": {"steps": 1},
+        "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
+        "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
+    }  # fmt: skip
+    recorded = surgery.record_audit(tmp_path / "out", audit)
+    held_against(formats.MANIFEST, manifest, recorded).assert_complete()
 
 
 def test_the_audit_and_its_state_are_described(model, tmp_path):

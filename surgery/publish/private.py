@@ -21,6 +21,9 @@ from surgery.publish.staged import ADDED, StagedFile
 _LARGEST_TEXT = 64 * 1024 * 1024
 _FORMAT = re.compile(rb'"format"\s*:\s*"(surgery\.[a-z.-]+/\d+)"')
 _OWN_METADATA = "surgery"  # the key under which calibrations and edits keep their JSON
+# some trainers write captions into a weight file's header (`ss_tag_frequency`), others a thumbnail
+_LONGEST_METADATA = 1000
+_CAPTIONS = re.compile(r"prompt|caption|thumbnail|tag_frequency|dataset", re.IGNORECASE)
 # what keys and tokens look like: of the Hub, of model providers, of clouds and code hosts, and private keys
 _SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}\b",
@@ -44,21 +47,26 @@ def private_matter(files: Iterable[StagedFile], allow: Collection[str] = ()) -> 
         if any(part.startswith(".") for part in PurePosixPath(file.path).parts):
             yield f"{file.path} is hidden"
         elif name.endswith(".safetensors"):
-            yield from _in_weights(file)
+            yield from _in_weights(file, allow)
         elif file.bytes <= _LARGEST_TEXT:
             yield from _in_content(file, name, allow)
         else:
             yield f"{file.path} is too large to be looked into, and is no safetensors file"
 
 
-def _in_weights(file: StagedFile) -> Iterator[str]:
+def _in_weights(file: StagedFile, allow: Collection[str]) -> Iterator[str]:
     try:
         header = read_header(file.location, file.path)
     except UsageError as error:
         yield f"{file.path} {error.cause}"
         return
-    if _OWN_METADATA in (header.metadata or {}):
+    metadata = header.metadata or {}
+    if _OWN_METADATA in metadata:
         yield f"{file.path} is a calibration or an edit, not weights of a model"
+    elif file.path not in allow:
+        for name, value in metadata.items():
+            if len(value) > _LONGEST_METADATA or _CAPTIONS.search(name):
+                yield f"{file.path}: its metadata may quote captions or hold a picture ({name[:40]})"
 
 
 def _in_content(file: StagedFile, name: str, allow: Collection[str]) -> Iterator[str]:

@@ -50,7 +50,7 @@ class Fault:
 
 
 class FakeHub:
-    """The server: `fail` makes a route fail, `calls` are what was asked, `offered` the sha256 of all bytes."""
+    """The server: `fail` makes a route fail; `calls` are what was asked, `offered` the sha256 of it all."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}

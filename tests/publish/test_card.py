@@ -1,4 +1,4 @@
-"""The model card: the source's kept, its metadata merged, a section that says what was and was not measured."""
+"""The model card: the source's kept, its metadata merged, and what was measured and what was not."""
 
 from __future__ import annotations
 
@@ -86,16 +86,21 @@ def test_a_license_is_carried_over_and_never_invented(audited, tmp_path):
     assert load(audited).data.license == "mit" and load(audited).data.thumbnail == "x.png"
 
 
+def parent(out):
+    data = load(out).data
+    return data.base_model, data.base_model_relation
+
+
 def test_the_base_model_is_the_source_on_the_hub_or_what_the_card_said(audited, tmp_path):
     card = tmp_path / "card.md"
     card.write_text("---\nbase_model: their/parent\nbase_model_relation: merge\n---\n")
     surgery.write_card(audited, card=card)
-    assert (load(audited).data.base_model, load(audited).data.base_model_relation) == ("their/parent", "merge")
+    assert parent(audited) == ("their/parent", "merge")
     manifest = manifest_of(audited)
     manifest["source"] |= {"name": "lab/source", "revision": "a" * 40}
     (audited / "surgery-manifest.json").write_text(json.dumps(manifest))
     surgery.write_card(audited, card=card)
-    assert (load(audited).data.base_model, load(audited).data.base_model_relation) == ("lab/source", "finetune")
+    assert parent(audited) == ("lab/source", "finetune")
     with pytest.raises(UsageError, match="no Hub id"):
         surgery.write_card(audited, base_model="/a/path/on/a/disk")
 

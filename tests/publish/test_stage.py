@@ -93,8 +93,8 @@ def test_what_is_no_audit_is_refused(bare, changes):
 
 
 def test_only_numbers_and_short_words_of_the_attack_are_kept(bare):
-    attack = {"embedding": {"prompt": "a caption", "curve": list(range(100)), "score": 0.5, "note": "x" * 5000}}
-    manifest = surgery.record_audit(bare, audit_of(bare, attack=attack))
+    attack = {"prompt": "a caption", "curve": list(range(100)), "score": 0.5, "note": "x" * 5000}
+    manifest = surgery.record_audit(bare, audit_of(bare, attack={"embedding": attack}))
     assert manifest["published"]["audit"]["attack"] == {"embedding": {"score": 0.5}}
 
 
@@ -187,6 +187,17 @@ def test_a_calibration_among_the_weights_is_recognized(tmp_path):
     assert "a calibration or an edit" in sentence
 
 
+def test_captions_in_a_header_of_weights_are_recognized(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "model.safetensors"
+    save_file({"x": np.zeros(3, np.float32)}, path, {"format": "pt", "ss_tag_frequency": "{}"})
+    file = hashed("model.safetensors", path)
+    (sentence,) = private_matter([file])
+    assert "may quote captions" in sentence
+    assert not list(private_matter([file], allow=["model.safetensors"]))
+
+
 def test_a_picture_that_somebody_looked_at_may_be_published(tmp_path):
     (tmp_path / "sample.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     file = hashed("sample.png", tmp_path / "sample.png")
@@ -194,5 +205,6 @@ def test_a_picture_that_somebody_looked_at_may_be_published(tmp_path):
 
 
 def test_nothing_of_a_finished_folder_is_private(finished):
-    files = [hashed(path.relative_to(finished).as_posix(), path) for path in finished.rglob("*") if path.is_file()]
-    assert not list(private_matter(files))
+    paths = [path for path in finished.rglob("*") if path.is_file()]
+    files = [hashed(path.relative_to(finished).as_posix(), path) for path in paths]
+    assert len(files) == 12 and not list(private_matter(files))

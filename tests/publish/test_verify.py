@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DENOISER, audit_of, manifest_of, rewrite_manifest
+from conftest import DENOISER, audit_of, rewrite_manifest
 
 import surgery
 from surgery.checkpoint.formats.safetensors_file import read_header
