@@ -191,7 +191,7 @@ def test_the_manifest_is_described(model, hardened, tmp_path):
     weights = next(entry for entry in manifest["files"] if entry["role"] == "denoiser weights")
     audit = {
         "format": "surgery.audit/2", "verdict": "removed", "phrase": "removed", "reason": "",
-        "private": False, "counts": {"removed": 1}, "complete": True, "attack": {"steps": 1},
+        "private": False, "counts": {"removed": 1}, "complete": True, "attacks": {"embedding": {"effort": 1}},
         "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
         "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
     }  # fmt: skip

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", metavar="SOURCE", help="the checkpoint that was patched: prove the edit")
     parser.add_argument("--revision", help="of SOURCE, where it is a Hub id (default: main)")
-    parser.add_argument("--plan", metavar="NEURONS", help="neurons.json: the manifest must be about these")
+    parser.add_argument("--plan", metavar="PLAN", help="neurons.json or edit: the manifest must be about it")
     parser.add_argument("--audit", metavar="FILE", help="audit.json: the manifest must say what it says")
     parser.add_argument("--public-key", metavar="PEM", help="check the signature with this key")
 

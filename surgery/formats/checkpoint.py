@@ -33,7 +33,7 @@ def _published_fields() -> tuple[FormatField, ...]:
             f"{path}.audit.bound", "boolean", "whether it names these weight files by their sha256", _AUDITED
         ),
         FormatField(
-            f"{path}.audit.attack", "any", "the audit's summary of its attacks; null without", _AUDITED
+            f"{path}.audit.attacks", "any", "the audit's summary of its attacks; null without", _AUDITED
         ),
         FormatField(f"{path}.prompts", "list", "one entry per audited prompt", _PUBLISHED),
         FormatField(f"{path}.prompts[].id", "text", "its salted hash", _AUDITED),

@@ -122,10 +122,10 @@ def _measured(audit: Mapping[str, Any] | None, prompts: Sequence[Mapping[str, An
     if phrases.keys() - counts.keys():
         yield "With the effort of the attacks, verbatim:"
         yield "\n".join(f"- {quoted(phrase)}: {count}" for phrase, count in phrases.items())
-    if audit["attack"]:
+    if audit["attacks"]:
         yield "The attacks on the weights, from the audit:"
-        yield "\n".join(_lines(audit["attack"], ""))
-    elif audit["attack"] is not None:
+        yield "\n".join(_lines(audit["attacks"], ""))
+    elif audit["attacks"] is not None:
         yield "No attack on the weights was made."
 
 
@@ -136,7 +136,7 @@ def _not_measured(audit: Mapping[str, Any] | None) -> Iterator[str]:
     else:
         if not audit["complete"]:
             lines.append("- The audit was stopped before its end: what it did not reach was not measured.")
-        if not audit["attack"]:
+        if not audit["attacks"]:
             lines.append("- Whether an attacker still gets the images out: no attack was made.")
         if not audit["bound"]:
             lines.append("- Whether the audit was made on these weight files: it does not name them.")

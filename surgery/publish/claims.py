@@ -135,7 +135,7 @@ def _missing(manifest: Mapping[str, Any]) -> list[str]:
         groups += [("published.files[]", each, ("path", "bytes", "sha256")) for each in section["files"]]
         groups += [("published.prompts[]", each, ("id", "verdict", "phrase")) for each in section["prompts"]]
         if isinstance(section.get("audit"), dict):
-            audit = ("verdict", "phrase", "reason", "counts", "complete", "bound", "attack")
+            audit = ("verdict", "phrase", "reason", "counts", "complete", "bound", "attacks")
             groups.append(("published.audit", section["audit"], audit))
     return [
         f"the manifest lacks {group}.{name}"

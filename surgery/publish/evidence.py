@@ -75,7 +75,7 @@ def evidence_of(document: Mapping[str, Any], digest: str, files: Sequence[Mappin
         "counts": _counts(document.get("counts")),
         "complete": document.get("complete") is True,
         "bound": _is_bound(document, files),
-        "attack": _numbers(document.get("attack"), 0),
+        "attacks": _numbers(document.get("attacks"), 0),
     }
     return summary, [_prompt(entry) for entry in document.get("prompts") or ()]
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surgery.checkpoint.edit.edit_file import Edit, GivenEdit, load_edit
 from surgery.checkpoint.edit.edits import Change
+from surgery.checkpoint.edit.trained import ReplaceTensors
 from surgery.errors import SurgeryError, UsageError
-from surgery.neurons import NeuronSet, load_neurons
 from surgery.progress import byte_progress
 from surgery.publish.claims import manifest_neurons, unreadable, untrue_claims
 from surgery.publish.evidence import evidence_of, read_audit
@@ -94,7 +95,7 @@ def verify(
     *,
     source: str | Path | None = None,
     revision: str | None = None,
-    plan: NeuronSet | Mapping[str, Sequence[int]] | str | Path | None = None,
+    plan: GivenEdit | None = None,
     audit: str | Path | Mapping[str, Any] | None = None,
     changes: Sequence[Change] = (),
     public_key: str | Path | None = None,
@@ -106,7 +107,8 @@ def verify(
         out: a folder that `patch` wrote, one file with its manifest, or the Hub id of one in the cache.
         source: the checkpoint that was patched; then nothing but the edit may differ.
         revision: of the source, where it is a Hub id.
-        plan: the neurons; then the manifest must be about these.
+        plan: the neurons, or the edit; then the manifest must be about it. Trained tensors of an edit can be
+            proved against the source with it alone.
         audit: `audit.json`; then the manifest must say what it says.
         changes: what else was planned, as `patch` was told (with `source`).
         public_key: of the signature, PEM; then there must be a good one.
@@ -119,6 +121,8 @@ def verify(
         UsageError: there is no manifest, or an argument is wrong.
         SurgeryError: a file cannot be read.
     """
+    edit = None if plan is None else load_edit(plan)
+    changes = changes if edit is None else (*edit.changes, *changes)
     staged = open_staged(out)
     manifest = read_manifest(staged)
     found = _Found()
@@ -128,10 +132,13 @@ def verify(
     rows = 0
     if not problems:
         rows = _check(staged, manifest, files, found)
-        _check_plan(manifest, plan, found)
+        _check_plan(manifest, edit, found)
         _check_audit(manifest, audit, found)
         if source is not None and staged.checkpoint.exists():
-            found.violations += _source_violations(staged, manifest, source, revision, changes, quiet)
+            if "trained" in manifest and not changes:
+                found.violations.append("tensors were trained: give the edit (--plan) to prove them")
+            else:
+                found.violations += _source_violations(staged, manifest, source, revision, changes, quiet)
     if source is None:
         found.notes.append(
             "without --source, weights that were changed together with the manifest go unnoticed"
@@ -209,11 +216,14 @@ def _source_violations(
     yield from (f"against the source: {sentence}" for sentence in differences)
 
 
-def _check_plan(manifest: Mapping[str, Any], plan: Any, found: _Found) -> None:
-    if plan is None:
+def _check_plan(manifest: Mapping[str, Any], edit: Edit | None, found: _Found) -> None:
+    if edit is None:
         return
-    if load_neurons(plan)[0].as_json() != manifest["neurons"]["layers"]:
+    if edit.neurons.as_json() != manifest["neurons"]["layers"]:
         found.violations.append("the manifest is about other neurons than the plan")
+    facts = [dict(change.facts) for change in edit.changes if isinstance(change, ReplaceTensors)]
+    if facts != [manifest[name] for name in ("trained",) if name in manifest]:
+        found.violations.append("the manifest is about other trained tensors than the plan")
 
 
 def _check_audit(manifest: Mapping[str, Any], audit: Any, found: _Found) -> None:

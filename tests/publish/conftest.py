@@ -40,7 +40,7 @@ def audit_of(out: Path, verdict: str = "removed", **changes) -> dict:
         "phrase": f"{verdict} (embedding 200, output 50)",
         "counts": {verdict: 2},
         "reason": "16 of 17 images come back under the attack",
-        "attack": {"embedding": {"steps": 200, "attacked_prompts": 2, "replicating_after_attack": 1}},
+        "attacks": {"embedding": {"steps": 200, "attacked_prompts": 2, "replicating_after_attack": 1}},
         "private": False,
         "complete": True,
         "prompts": [

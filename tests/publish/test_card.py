@@ -126,7 +126,7 @@ def test_the_section_says_the_verdict_verbatim_and_what_was_not_measured(audited
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attack": None}, "no attack was made"),
+        ({"attacks": None}, "no attack was made"),
         ({"complete": False}, "stopped before its end"),
         ({"models": {}}, "does not name them"),
         ({"counts": {"not tested": 3}}, "3 prompts of the corpus: the verdict is `not tested`"),

@@ -30,7 +30,7 @@ def test_the_manifest_gets_one_section_and_nothing_else_in_it_changes(patched, b
     assert manifest == before
     assert section["audit"]["verdict"] == "hidden, not removed"
     assert section["audit"]["counts"] == audit["counts"]
-    assert section["audit"]["attack"] == audit["attack"]
+    assert section["audit"]["attacks"] == audit["attacks"]
     assert section["audit"]["bound"] is True and section["gate"] == {"passed": False, "accepted_risk": None}
     assert [prompt["id"] for prompt in section["prompts"]] == [prompt["id"] for prompt in audit["prompts"]]
     assert {entry["path"] for entry in section["files"]} == {entry["path"] for entry in manifest["files"]}
@@ -94,8 +94,8 @@ def test_what_is_no_audit_is_refused(bare, changes):
 
 def test_only_numbers_and_short_words_of_the_attack_are_kept(bare):
     attack = {"prompt": "a caption", "curve": list(range(100)), "score": 0.5, "note": "x" * 5000}
-    manifest = surgery.record_audit(bare, audit_of(bare, attack={"embedding": attack}))
-    assert manifest["published"]["audit"]["attack"] == {"embedding": {"score": 0.5}}
+    manifest = surgery.record_audit(bare, audit_of(bare, attacks={"embedding": attack}))
+    assert manifest["published"]["audit"]["attacks"] == {"embedding": {"score": 0.5}}
 
 
 def test_a_folder_with_a_strange_file_is_not_vouched_for(bare):
@@ -127,7 +127,7 @@ def test_no_prompt_and_no_image_is_in_any_published_file(bare, memories, tmp_pat
         work={"prompt": prompts[0]},
         corpus={"source": "captions.txt"},
         ordinary={"by_prompt": [{"prompt": prompts[1], "change": 0.1}]},
-        attack={"embedding": {"prompt": prompts[2], "replicating_after_attack": 16}},
+        attacks={"embedding": {"prompt": prompts[2], "replicating_after_attack": 16}},
         command=f"surgery audit --prompts {prompts[3]}",
     )
     surgery.record_audit(bare, audit, accept_risk="a test")

@@ -8,13 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import DENOISER, audit_of, rewrite_manifest
+from safetensors.torch import load_file
 
 import surgery
+from surgery.checkpoint.edit.edit_file import write_edit
 from surgery.checkpoint.formats.safetensors_file import read_header
 from surgery.errors import UsageError
 from surgery.testbed.load import PLANTED_FOLDER
@@ -306,3 +309,20 @@ def test_verify_imports_no_torch(finished):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_hardened_checkpoint_verifies_with_its_edit_alone(memories, tmp_path):
+    """Trained tensors are proved by the edit that they came from, and by nothing less."""
+    neurons = memories[0].neurons
+    before = load_file(PLANTED_FOLDER / DENOISER)
+    trained = {name: 1.01 * value.float().numpy() for name, value in before.items()}
+    for layer, rows in neurons.items():
+        trained[f"{layer}.weight"][list(rows)] = 0
+    write_edit(tmp_path / "edit", neurons, trained)
+    write_edit(tmp_path / "other", neurons, {name: 1.01 * value for name, value in trained.items()})
+    surgery.patch(PLANTED_FOLDER, tmp_path / "edit", tmp_path / "out")
+    checked = partial(surgery.verify, tmp_path / "out")
+    assert checked().ok and checked(source=PLANTED_FOLDER, plan=tmp_path / "edit").ok
+    assert any("give the edit" in one for one in checked(source=PLANTED_FOLDER).violations)
+    assert not checked(source=PLANTED_FOLDER, plan=neurons).ok
+    assert not checked(source=PLANTED_FOLDER, plan=tmp_path / "other").ok
