@@ -29,6 +29,10 @@ _EXPORTS = {
     "inspect_checkpoint": "surgery.checkpoint.inspect",
     "patch": "surgery.checkpoint.patch",
     "diff": "surgery.checkpoint.diff",
+    "record_audit": "surgery.publish.stage",
+    "write_card": "surgery.publish.card",
+    "verify": "surgery.publish.verify",
+    "upload": "surgery.publish.upload",
     "audit": "surgery.auditing.audit",
     "AuditSettings": "surgery.auditing.settings",
 }

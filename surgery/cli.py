@@ -30,6 +30,9 @@ COMMANDS = {
     "patch": "zero neurons for good and write a new, standalone checkpoint",
     "audit": "measure, also under attack, whether a patched checkpoint still holds its memories",
     "diff": "compare two checkpoints row by row; with --plan, prove that nothing else changed",
+    "card": "record the audit in the manifest, and write the model card of what will be published",
+    "verify": "check a patched folder against its manifest; with --source, that nothing else changed",
+    "upload": "say what would be published on the Hub; with --push, publish it",
 }
 
 

@@ -187,7 +187,16 @@ def test_the_manifest_is_described(model, hardened, tmp_path):
     manifest = json.loads(result.manifest_path.read_text())
     edited = surgery.patch(source, hardened.edit, tmp_path / "hardened")
     other = json.loads(edited.manifest_path.read_text())
-    held_against(formats.MANIFEST, manifest, other).assert_complete()
+    (source / "unet" / "model.onnx").unlink()
+    weights = next(entry for entry in manifest["files"] if entry["role"] == "denoiser weights")
+    audit = {
+        "format": "surgery.audit/2", "verdict": "removed", "phrase": "removed", "reason": "",
+        "private": False, "counts": {"removed": 1}, "complete": True, "attacks": {"embedding": {"effort": 1}},
+        "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
+        "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
+    }  # fmt: skip
+    recorded = surgery.record_audit(tmp_path / "out", audit)
+    held_against(formats.MANIFEST, manifest, other, recorded).assert_complete()
 
 
 def test_edits_and_their_records_are_described(hardened, model, tmp_path):

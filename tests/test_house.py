@@ -30,10 +30,20 @@ MAY_IMPORT = {
     "auditing.judgement": set(),
     "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
     "hardening": MODELS | {"auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
+    "publish": {"checkpoint", *BYTES},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
     "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
     "commands": MODELS
-    | {"localization", "auditing", "hardening", "testbed", "checkpoint", "checkpoint.comparison", "apply"},
+    | {
+        "localization",
+        "auditing",
+        "hardening",
+        "testbed",
+        "checkpoint",
+        "checkpoint.comparison",
+        "apply",
+        "publish",
+    },
     "cli": {"commands"},
     "__init__": set(),  # the public API names its modules as text and imports none
     "__main__": {"cli"},
@@ -144,6 +154,9 @@ MAY_WRITE_ATOMICALLY = {
     "checkpoint.edit.edit_file": "edit.json",
     "hardening.state": "what the state depends on, and what the gate said",
     "hardening.harden": "hardening.json",
+    "publish.stage": "the manifest, with its section `published`",
+    "publish.card": "README.md",
+    "publish.proof": "the manifest without that section, in a temporary folder",
 }
 
 

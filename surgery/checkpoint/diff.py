@@ -19,13 +19,13 @@ from surgery.checkpoint.comparison.files import compare_files
 from surgery.checkpoint.comparison.pairing import Pairing, WeightSet, pair_checkpoints
 from surgery.checkpoint.comparison.tensors import compare_tensors
 from surgery.checkpoint.comparison.violations import violations
-from surgery.checkpoint.edit.edit_file import Edit, GivenEdit, load_edit
+from surgery.checkpoint.edit.edit_file import GivenEdit, load_edit
 from surgery.checkpoint.edit.edits import Change
 from surgery.checkpoint.formats.opening import open_pickle
 from surgery.checkpoint.formats.same_bytes import equal_tensors
 from surgery.checkpoint.formats.weights import Progress
 from surgery.checkpoint.survey.source import locate
-from surgery.checkpoint.survey.survey import survey
+from surgery.checkpoint.survey.survey import Checkpoint, survey
 from surgery.errors import SurgeryError, UsageError
 from surgery.neurons import NeuronSet
 from surgery.progress import byte_progress
@@ -65,13 +65,43 @@ def diff(
         raise UsageError(
             "--tolerance", f"{tolerance} is not a number of at least 0", "give 0.001 for half precision"
         )
-    edit = Edit(NeuronSet()) if plan is None else load_edit(plan)
-    planned = None if plan is None and not changes else (*edit.changes, *changes)
-    pairing = pair_checkpoints(survey(locate(a, revision), open_pickle), survey(locate(b), open_pickle))
+    edit = None if plan is None else load_edit(plan)
+    one, other = survey(locate(a, revision), open_pickle), survey(locate(b), open_pickle)
+    return compare_surveyed(
+        one,
+        other,
+        plan=None if edit is None else edit.neurons,
+        tolerance=tolerance,
+        changes=changes if edit is None else (*edit.changes, *changes),
+        quiet=quiet,
+    )
+
+
+def compare_surveyed(
+    one: Checkpoint,
+    other: Checkpoint,
+    *,
+    plan: NeuronSet | None = None,
+    tolerance: float = 0.0,
+    changes: Sequence[Change] = (),
+    quiet: bool = True,
+) -> Difference:
+    """Compare two checkpoints that were surveyed, as `diff` does.
+
+    Args:
+        one, other: from `survey`.
+        plan, tolerance, changes, quiet: as for `diff`.
+
+    Raises:
+        SurgeryError: reading failed.
+    """
+    pairing = pair_checkpoints(one, other)
+    planned = None if plan is None and not changes else changes
     try:
-        return _diff(pairing, planned, edit.neurons, tolerance, quiet)
+        return _diff(pairing, planned, plan or NeuronSet(), tolerance, quiet)
     except OSError as error:
-        raise SurgeryError(f"{a}, {b}", f"could not be compared ({error})", "run again") from error
+        names = f"{one.source.name}, {other.source.name}"
+        raise SurgeryError(names, f"could not be compared ({error})", "run again") from error
 
 
 def _diff(

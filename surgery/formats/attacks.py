@@ -89,6 +89,7 @@ def _judged() -> tuple[FormatField, ...]:
         "source_score": ("number or null", "SOURCE's score, like `score`"),
         "source_effect": ("number or null", "that over the controls' median"),
         "margin": ("number or null", "half of it: what must be ruled out"),
+        "stands_out_from": ("number or null", "above every control by more than a quarter of the memory"),
         "removal_p_value": ("number", "exact test that so much is left; small: it is not"),
         "code": ("text", "what this attack says, see `prompts[].code`"),
     }

@@ -1,4 +1,4 @@
-"""What `surgery patch` writes beside the weights: the manifest."""
+"""What `surgery patch` writes beside the weights, and `surgery card` adds to: the manifest."""
 
 from __future__ import annotations
 
@@ -9,11 +9,59 @@ from surgery.formats.fields import (
 
 _TRAINED = "where an edit trained tensors"
 _HASHED = "for files with value layers"
+_PUBLISHED = "once `surgery card` recorded what was measured"
+_AUDITED = "where an audit was recorded"
+
+
+def _published_fields() -> tuple[FormatField, ...]:
+    """The section that the publish step adds; `patch` writes none of it."""
+    path = "published"
+    return (
+        FormatField(path, "object", "what was measured, and what is published", _PUBLISHED),
+        FormatField(f"{path}.surgery", "text", "the version that wrote this section", _PUBLISHED),
+        FormatField(
+            f"{path}.audit", "object or null", "summary of `audit.json`; null: none made", _PUBLISHED
+        ),
+        FormatField(f"{path}.audit.format", "text", "the audit's tag", _AUDITED),
+        FormatField(f"{path}.audit.sha256", "text", "of `audit.json`", _AUDITED),
+        FormatField(f"{path}.audit.verdict", "text", "the checkpoint's word", _AUDITED),
+        FormatField(f"{path}.audit.phrase", "text", "the word with the effort behind it", _AUDITED),
+        FormatField(f"{path}.audit.reason", "text", "why, in one sentence", _AUDITED),
+        FormatField(f"{path}.audit.counts.*", "integer", "how many prompts have each word", _AUDITED),
+        FormatField(f"{path}.audit.complete", "boolean", "whether the audit came to its end", _AUDITED),
+        FormatField(
+            f"{path}.audit.bound", "boolean", "whether it names these weight files by their sha256", _AUDITED
+        ),
+        FormatField(
+            f"{path}.audit.attacks", "any", "the audit's summary of its attacks; null without", _AUDITED
+        ),
+        FormatField(f"{path}.prompts", "list", "one entry per audited prompt", _PUBLISHED),
+        FormatField(f"{path}.prompts[].id", "text", "its salted hash", _AUDITED),
+        FormatField(f"{path}.prompts[].verdict", "text", "its word", _AUDITED),
+        FormatField(f"{path}.prompts[].phrase", "text", "the word with the effort behind it", _AUDITED),
+        FormatField(
+            f"{path}.gate.passed",
+            "boolean",
+            "whether the verdict is `removed`, of a complete audit of these weight files",
+            _PUBLISHED,
+        ),
+        FormatField(
+            f"{path}.gate.accepted_risk", "text or null", "why it is published all the same", _PUBLISHED
+        ),
+        FormatField(
+            f"{path}.files", "list", "every published file but this one and the signature", _PUBLISHED
+        ),
+        FormatField(f"{path}.files[].path", "text", "within the folder", _PUBLISHED),
+        FormatField(f"{path}.files[].bytes", "integer", "its size", _PUBLISHED),
+        FormatField(f"{path}.files[].sha256", "text", "of the whole file, however large", _PUBLISHED),
+    )
+
+
 MANIFEST = Format(
     name="manifest",
     tag="surgery.manifest/2",
     file="`surgery-manifest.json` in the patched folder, `NAME.surgery-manifest.json` beside a single file",
-    written_by="`surgery patch`, `surgery apply`",
+    written_by="`surgery patch`, `surgery apply`; the section `published` by `surgery card`",
     public="Yes: it holds no prompt, no picture, no path of your machine, no name of a file that was left "
     "out, and no time. The same input gives the same bytes.",
     shape="a JSON object",
@@ -61,5 +109,6 @@ MANIFEST = Format(
         FormatField("verified.value_layers", "integer", "value layers compared with the source"),
         FormatField("verified.rows_compared", "integer", "their rows"),
         FormatField("verified.rows_zero", "integer", "of these, rows that must be zero and are"),
+        *_published_fields(),
     ),
 )

@@ -9,12 +9,15 @@ from scipy import stats
 
 from surgery.auditing.judgement.corrections import corrected
 from surgery.auditing.judgement.statistics import (
+    clean_checkpoint_share,
     clopper_pearson,
     controls_needed,
+    controls_wanted,
     critical_score,
     detectable_effect,
     pooled_p_value,
     rank_p_value,
+    removal_p_value,
 )
 from surgery.errors import UsageError
 
@@ -120,3 +123,43 @@ def test_too_few_controls_can_say_nothing():
     assert rank_p_value(18.5, controls) == pytest.approx(0.05)
     assert rank_p_value(18, controls) > 0.05, "a tie counts against us"
     assert detectable_effect(controls) == 18 - 3
+
+
+@pytest.mark.parametrize("controls", [19, 24, 39])
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_exponential", "standard_cauchy"])
+def test_an_image_with_just_the_margin_left_is_rejected_at_the_nominal_rate(controls, draw):
+    table = getattr(numpy.random.default_rng(controls), draw)((ROUNDS, controls + 1))
+    passed = [removal_p_value(row[0] + 7, row[1:], 7) <= 0.05 for row in table]
+    assert numpy.mean(passed) <= upper_bound(0.05, ROUNDS)
+    assert numpy.mean(passed) >= 0.03, "the test is exact, so it must not be idle either"
+    assert removal_p_value(0.0, [], 1.0) == 1.0
+    assert removal_p_value(1.0, [0.5], 0.5) == 1.0, "a tie counts against removal"
+
+
+def test_controls_needed_by_ranks_are_enough_and_one_less_is_not():
+    for correction, prompts, hidden in (
+        ("benjamini-hochberg", 17, 1),
+        ("benjamini-hochberg", 17, 9),
+        ("holm", 17, 9),
+    ):
+        needed = controls_needed(0.05, prompts, correction, hidden)
+        for controls, enough in ((needed, True), (needed - 1, False)):
+            p_values = [1 / (controls + 1)] * hidden + [1.0] * (prompts - hidden)
+            assert (corrected(p_values, correction)[0] <= 0.05) is enough
+    with pytest.raises(UsageError, match="not a known correction"):
+        controls_needed(0.05, 17, "bonferoni")
+
+
+def test_controls_wanted_let_clean_checkpoints_pass():
+    assert controls_wanted(1) == 19 and controls_wanted(17) == controls_wanted(100) == 39
+    assert controls_wanted(17, correction="holm") == 339
+    for prompts in (1, 17, 100):
+        assert clean_checkpoint_share(prompts, controls_wanted(prompts)) >= 0.9
+    assert clean_checkpoint_share(100, 24) < 0.9 and clean_checkpoint_share(100, 18) == 0
+    # a memory of six deviations among a hundred prompts: no number of controls helps
+    assert clean_checkpoint_share(100, 999, effect=6) < 0.01
+    random, passed = numpy.random.default_rng(7), []
+    for _ in range(2000):
+        controls, highest = random.standard_normal(39), random.standard_normal(100).max()
+        passed.append(removal_p_value(highest, controls, 5.0) <= 0.05)
+    assert numpy.mean(passed) == pytest.approx(clean_checkpoint_share(100, 39), abs=0.03)

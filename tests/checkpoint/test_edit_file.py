@@ -256,7 +256,7 @@ def test_an_edit_is_written_whole_or_refused(trained, tmp_path):
     with pytest.raises(UsageError, match="not finite"):
         write_edit(tmp_path / "edit", NEURONS, trained)
     assert not (tmp_path / "edit" / "edit.json").exists()
-    with pytest.raises(UsageError, match="holds no edit.json"):
+    with pytest.raises(UsageError, match=r"holds no edit\.json"):
         load_edit(tmp_path / "edit")
 
 

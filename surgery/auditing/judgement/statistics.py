@@ -15,8 +15,10 @@ variance. Then
 5. removal, by non-inferiority: not "we saw no difference" but "we saw that at most half of the memory can be
    left". The null hypothesis is that the image still scores d more than a never-seen image does, with d half
    of what it scores more in SOURCE. Were that so, score - d would be one more draw from the controls, so
-   p = (1 + number of controls at or below score - d) / (K + 1) is exact again, and rejecting it is the only
-   way to `removed`. Over several attacks, all must reject (intersection-union: no correction is due).
+   p = (1 + number of controls at or below score - d) / (K + 1) is exact where d is known, and rejecting it is
+   the only way to `removed`. Over several attacks, all must reject (intersection-union: no correction is
+   due). d is measured, from SOURCE's one score and the controls' median: what that costs is simulated in
+   `benchmarks/verdict_errors.py`.
 6. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
    cases, read off the controls themselves.
 """
@@ -30,8 +32,14 @@ from functools import lru_cache
 import numpy
 from scipy import stats
 
+from surgery.auditing.judgement.corrections import CORRECTIONS
+from surgery.errors import UsageError
+
 POWER = 0.8
 EXACT_PAIRS = 5_000  # up to so many (image, control) pairs every permutation is counted
+EFFECT = 10.0  # of a distinct memory in SOURCE, in deviations of the controls (docs/audit.md)
+CLEAN_SHARE = 0.9  # of audits of a clean checkpoint that should pass the removal test of an attack
+STEPS = 20  # the most controls that are looked at, in units of the fewest: more tell next to nothing more
 PERMUTATIONS = 20_000  # above, so many are drawn: still a valid test, p-values from 1 / 20,001 up
 
 
@@ -118,16 +126,59 @@ def memory_effect(source: float, controls: Sequence[float]) -> float:
     return source - float(numpy.median(numpy.asarray(controls, float)))
 
 
-def controls_needed(alpha: float = 0.05) -> int:
-    """The fewest controls with which one image alone can be separated, or removed, at level `alpha`."""
-    return math.ceil(round(1 / alpha, 9)) - 1
+def controls_needed(
+    alpha: float = 0.05, prompts: int = 1, correction: str = "benjamini-hochberg", hidden: int = 1
+) -> int:
+    """The fewest controls with which so many hidden images among so many prompts can be told by rank alone.
 
+    The smallest p-value, 1 / (K + 1), must survive the correction for all prompts. For one prompt that is
+    also what `removed` takes, and `removed` takes no more for many: its tests need no correction. An image
+    that ranks cannot single out is still `hidden` where a picture of it is drawn, and never `removed`.
 
-def controls_wanted(prompts: int, alpha: float = 0.05) -> int:
-    """The controls with which one hidden image among so many prompts can be singled out by rank alone.
-
-    Its smallest p-value, 1 / (K + 1), must survive the correction for all prompts. With fewer controls such
-    an image is `hidden` where a picture of it is drawn, and `not tested` else; it is never `removed`, for
-    which `controls_needed` are enough, whatever the number of prompts.
+    Raises:
+        UsageError: the correction is unknown.
     """
-    return math.ceil(round(max(1, prompts) / alpha, 9)) - 1
+    if correction not in CORRECTIONS:
+        raise UsageError(correction, "is not a known correction", f"choose from {', '.join(CORRECTIONS)}")
+    tests = max(1, prompts) / (max(1, hidden) if correction == "benjamini-hochberg" else 1)
+    return math.ceil(round(max(1.0, tests) / alpha, 9)) - 1
+
+
+def clean_checkpoint_share(prompts: int, controls: int, alpha: float = 0.05, effect: float = EFFECT) -> float:
+    """In which share of audits all prompts of a clean checkpoint pass one attack's removal test.
+
+    Calculated for normal scores and a known margin: the highest of `prompts` scores, less half of `effect`,
+    must stay below the control that decides, whose rank is fixed and whose place is a beta quantile.
+
+    Args:
+        effect: of a memory in SOURCE, in standard deviations of the controls.
+    """
+    below = math.floor(round(alpha * (controls + 1), 9)) - 1
+    if below < 0:
+        return 0.0
+    chances = (numpy.arange(2000) + 0.5) / 2000
+    deciding = stats.norm.ppf(stats.beta.ppf(chances, below + 1, controls - below))
+    return float((stats.norm.cdf(deciding + effect / 2) ** max(1, prompts)).mean())
+
+
+def controls_wanted(prompts: int, alpha: float = 0.05, correction: str = "benjamini-hochberg") -> int:
+    """How many controls an audit of so many prompts should have, for `--dry-run` to say.
+
+    With fewer than `controls_needed(alpha)` nothing can be said; with as many as this
+
+    1. a clean checkpoint passes the removal test of one attack in `CLEAN_SHARE` of audits, where SOURCE's
+       memories stand out by `EFFECT` deviations of the controls (less distinct memories are not helped by
+       more controls: `clean_checkpoint_share` rises no further);
+    2. ranks tell the hidden images, where half of the prompts or more are hidden.
+
+    It is a number whose levels are not wasted: alpha * (K + 1) is whole, as far as alpha allows.
+    """
+    step, most = controls_needed(alpha) + 1, STEPS
+    telling = controls_needed(alpha, prompts, correction, math.ceil(prompts / 2))
+    first = max(1, math.ceil((telling + 1) / step))
+    limit = clean_checkpoint_share(prompts, most * step - 1, alpha)
+    enough = min(CLEAN_SHARE, 0.97 * limit)
+    for times in range(first, most):
+        if clean_checkpoint_share(prompts, times * step - 1, alpha) >= enough:
+            return times * step - 1
+    return max(first, most) * step - 1
