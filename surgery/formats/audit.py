@@ -146,9 +146,9 @@ AUDIT = Format(
         FormatField(
             "prompts[].code",
             "text",
-            "the reason for scripts: `replicates`, `drawn`, `separated`, `passed`, `weak-attacks`, "
-            "`undecided`, `insensitive`, `injects`, `blind`, `few-controls`, `no-attack`, `not-in-source`, "
-            "`budget`",
+            "the reason for scripts: `replicates`, `prompt-draws`, `drawn`, `separated`, `passed`, "
+            "`weak-attacks`, `undecided`, `stands-out`, `insensitive`, `contested`, `injects`, `twin-holds`, "
+            "`twin-incomplete`, `blind`, `few-controls`, `not-finite`, `no-attack`, `not-in-source`, `budget`",
         ),
         FormatField("prompts[].reason", "text", "the reason for people"),
         FormatField("prompts[].replication", "object or null", "null where it was not drawn"),
