@@ -26,6 +26,9 @@ class Fours:
     def read(self, begin, end):
         return (b"\x00\x00\x80\x40" * (end // 4 + 1))[begin:end]
 
+    def entry(self, edit):
+        return list(edit.rows)
+
     def edits(self, copy):
         layer = copy.layers[DOWN]
         yield Edit(layer.file, DOWN, layer.weight, (1, 2, 5), self)
