@@ -115,7 +115,10 @@ class FakeHub:
         asked = json.loads(request.content)
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.repositories:
-            return 409, {"error": "You already created this model repo", "url": f"https://huggingface.co/{name}"}
+            return 409, {
+                "error": "You already created this model repo",
+                "url": f"https://huggingface.co/{name}",
+            }
         self.repositories[name] = Repository(private=asked.get("visibility") == "private")
         self.repositories[name].files[".gitattributes"] = (b"*.safetensors filter=lfs\n", False)
         return 200, {"url": f"https://huggingface.co/{name}", "name": name}
