@@ -57,7 +57,7 @@ def card_section(manifest: Mapping[str, Any]) -> str:
 
 def quoted(text: object) -> str:
     """Text of others as a code span on one line: no Markdown and no HTML of it takes effect."""
-    line = " ".join(str(text).split())
+    line = " ".join(str(text).split()).replace("<!--", "<! --")  # the marks of the section are comments
     longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
     fence = "`" * (longest + 1)
     padding = " " if line.startswith("`") or line.endswith("`") or not line else ""

@@ -73,8 +73,9 @@ def wrong_signature(out: str | Path, public_key: str | Path) -> str | None:
 def _package(module: str) -> Any:
     try:
         return importlib.import_module(f"model_signing.{module}")
-    except ImportError:
-        raise UsageError("model-signing", "is not installed", _INSTALL) from None
+    except ImportError as error:  # of the package, or of one that it forgets to ask for
+        missing = f" ({error.name} is missing)" if error.name and error.name != "model_signing" else ""
+        raise UsageError("model-signing", f"is not installed{missing}", _INSTALL) from None
 
 
 def _hashing(root: Path) -> Any:

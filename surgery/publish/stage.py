@@ -151,7 +151,8 @@ def _hashed_files(
     staged: Staged, manifest: Mapping[str, Any], known: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """The entries of all published files but the manifest and the signature; `known` ones are not read."""
-    found, problems = listed(staged)
+    found, obstacles = listed(staged)
+    problems = list(obstacles.values())
     patched = patched_paths(manifest)
     allowed = {*patched, *ADDED, staged.manifest_path.name}
     problems += [f"{path} is none of the files that patch wrote" for path in found if path not in allowed]

@@ -142,14 +142,14 @@ def manifest_bytes(manifest: dict[str, Any]) -> bytes:
     return manifest_text(manifest).encode("utf-8", "backslashreplace")
 
 
-def listed(staged: Staged) -> tuple[dict[str, Path], list[str]]:
-    """Every file of the folder: path -> location; and what cannot be published at all, one sentence each.
+def listed(staged: Staged) -> tuple[dict[str, Path], dict[str, str]]:
+    """Every file of the folder: path -> location; and what cannot be published at all: path -> sentence.
 
     The notes that a download from the Hub leaves are not listed: no loader reads them, and they stay here.
     """
     if not staged.whole:
         members = (staged.checkpoint, staged.manifest_path)
-        return {each.name: each for each in members}, list(_obstacles(members, staged.root))
+        return {each.name: each for each in members}, dict(_obstacles(members, staged.root))
     found: dict[str, Path] = {}
     for folder, below, names in os.walk(staged.root):
         for name in [*names, *(each for each in below if (Path(folder) / each).is_symlink())]:
@@ -157,7 +157,7 @@ def listed(staged: Staged) -> tuple[dict[str, Path], list[str]]:
             path = location.relative_to(staged.root).as_posix()
             if not _is_of_a_download(path, location):
                 found[path] = location
-    problems = list(_obstacles(found.values(), staged.root))
+    problems = dict(_obstacles(found.values(), staged.root))
     return dict(sorted(found.items())), problems
 
 
@@ -205,7 +205,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _obstacles(locations: Iterable[Path], root: Path) -> Iterator[str]:
+def _obstacles(locations: Iterable[Path], root: Path) -> Iterator[tuple[str, str]]:
     """Links and what is no regular file: what is uploaded then need not be what was checked."""
     blobs = root.resolve().parent.parent / "blobs"
     for location in locations:
@@ -214,9 +214,9 @@ def _obstacles(locations: Iterable[Path], root: Path) -> Iterator[str]:
         if stat.S_ISLNK(status.st_mode):
             cached = root.parent.name == "snapshots" and location.resolve().parent == blobs
             if not cached or not location.is_file():
-                yield f"{path} is a symbolic link"
+                yield path, f"{path} is a symbolic link"
         elif not stat.S_ISREG(status.st_mode):
-            yield f"{path} is not a regular file"
+            yield path, f"{path} is not a regular file"
 
 
 def _is_of_a_download(path: str, location: Path) -> bool:

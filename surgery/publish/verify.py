@@ -158,9 +158,8 @@ def verify(
 
 def _hashed(staged: Staged, found: _Found, quiet: bool) -> dict[str, StagedFile]:
     paths, problems = listed(staged)
-    found.violations += problems
-    unusable = {sentence.partition(" is ")[0] for sentence in problems}
-    usable = {path: place for path, place in paths.items() if path not in unusable}
+    found.violations += problems.values()
+    usable = {path: place for path, place in paths.items() if path not in problems}
     total = sum(place.stat().st_size for place in usable.values())
     files = {}
     try:
