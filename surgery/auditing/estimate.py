@@ -63,7 +63,7 @@ class Estimate:
         prompts: how many are audited; `with_image` of them have a training image.
         controls: control images, given or to be made.
         controls_needed: the fewest with which any prompt could be told from them.
-        controls_wanted: so many that one hidden image among all prompts could be singled out by rank.
+        controls_wanted: so many that a clean checkpoint should pass (`judgement.statistics.controls_wanted`).
         stages: what each costs at most.
         at_most: the strongest statement that could come out, with its budget.
         why: what stands in the way of a stronger one; "" where nothing does.
@@ -133,7 +133,7 @@ def estimate(
         with_image=images,
         controls=count,
         controls_needed=controls_needed(settings.alpha),
-        controls_wanted=controls_wanted(prompts, settings.alpha),
+        controls_wanted=controls_wanted(prompts, settings.alpha, settings.correction),
         stages=tuple(stages),
         at_most=at_most,
         why=why,

@@ -150,10 +150,16 @@ class Findings:
                         for attack in self.attacks
                         if attack.counts
                     ),
-                    canaries=self.settings.canaries,
+                    canaries=self.canaries_taken,
                 )
             )
         return found
+
+    @property
+    def canaries_taken(self) -> int:
+        """How many canaries SOURCE's copy learned: of those that were asked for, what a word may claim."""
+        counts = [attack.canaries.took for attack in self.attacks if attack.canaries is not None]
+        return min(counts, default=0)
 
     def costs(self) -> dict[str, list[Cost]]:
         """What every unit took, by stage."""

@@ -148,7 +148,8 @@ AUDIT = Format(
             "text",
             "the reason for scripts: `replicates`, `prompt-draws`, `drawn`, `separated`, `passed`, "
             "`weak-attacks`, `undecided`, `stands-out`, `insensitive`, `contested`, `injects`, `twin-holds`, "
-            "`twin-incomplete`, `blind`, `few-controls`, `not-finite`, `no-attack`, `not-in-source`, `budget`",
+            "`twin-incomplete`, "
+            "`blind`, `few-controls`, `not-finite`, `no-attack`, `not-in-source`, `budget`",
         ),
         FormatField("prompts[].reason", "text", "the reason for people"),
         FormatField("prompts[].replication", "object or null", "null where it was not drawn"),
