@@ -84,8 +84,13 @@ def _summary(manifest: object) -> str:
     lines = [f"{neurons['count']} neurons in {len(neurons['layers'])} layers zeroed in {len(copies)} copies:"]
     lines += [f"  {copy['label']}: {'/'.join(copy['dtypes'])}, {copy['naming']} names" for copy in copies]
     equal = verified["rows_compared"] - verified["rows_zero"]
-    lines.append(
-        f"verified: {verified['rows_zero']} rows zero, {equal} rows of {verified['value_layers']} "
-        "value layers equal to the source"
-    )
+    if "trained" in manifest:
+        lines.append(
+            f"verified: {verified['rows_zero']} rows zero, {manifest['trained']['count']} tensors as the edit says"
+        )
+    else:
+        lines.append(
+            f"verified: {verified['rows_zero']} rows zero, {equal} rows of {verified['value_layers']} "
+            "value layers equal to the source"
+        )
     return "\n".join(map(printable, lines))

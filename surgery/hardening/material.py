@@ -256,5 +256,6 @@ def _latent_mask(mask: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor
     """Where a picture counts, on the grid of its latent: float32 [1, height, width], its mean 1."""
     if mask is None:
         return torch.ones(1, *size)
-    shares = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None], tuple(size))
+    height, width = size
+    shares = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None], (height, width))
     return shares / shares.mean()

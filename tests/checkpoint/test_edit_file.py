@@ -269,6 +269,7 @@ def test_numbers_are_rounded_as_torch_rounds_them(values):
 
 
 def test_the_command_line_takes_an_edit(model, edit, surgery_run, tmp_path):
-    assert surgery_run("patch", model, edit, "-o", tmp_path / "out")[0] == 0
+    status, printed, _ = surgery_run("patch", model, edit, "-o", tmp_path / "out")
+    assert status == 0 and "tensors as the edit says" in printed
     status, printed, _ = surgery_run("diff", model, tmp_path / "out", "--plan", edit)
     assert status == 0, printed
