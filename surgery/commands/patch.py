@@ -86,7 +86,8 @@ def _summary(manifest: object) -> str:
     equal = verified["rows_compared"] - verified["rows_zero"]
     if "trained" in manifest:
         lines.append(
-            f"verified: {verified['rows_zero']} rows zero, {manifest['trained']['count']} tensors as the edit says"
+            f"verified: {verified['rows_zero']} rows zero, "
+            f"{manifest['trained']['count']} tensors as the edit says"
         )
     else:
         lines.append(
