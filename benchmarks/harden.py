@@ -179,8 +179,8 @@ def attacked(
         if not steps["output"]:
             continue
         under = encode_prompts(model, [prompt]).repeat(len(clean))
-        attack = output_attack(settings, steps["output"])
-        for step, constants in optimize_constants(model, clean, under, attack, chance):
+        by_output = output_attack(settings, steps["output"])
+        for step, constants in optimize_constants(model, clean, under, by_output, chance):
 
             def around(places: Any, given: dict[str, Any] = constants) -> Any:
                 return injected(model.denoiser, {layer: value[places] for layer, value in given.items()})
