@@ -256,6 +256,5 @@ def _latent_mask(mask: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor
     """Where a picture counts, on the grid of its latent: float32 [1, height, width], its mean 1."""
     if mask is None:
         return torch.ones(1, *size)
-    height, width = size
-    shares = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None], (height, width))
+    shares = torch.nn.functional.adaptive_avg_pool2d(mask.float()[None], (size[0], size[1]))
     return shares / shares.mean()
