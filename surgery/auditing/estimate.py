@@ -210,7 +210,8 @@ def _at_most(
     settings: AuditSettings, attacks: Sequence[Attack], prompts: int, controls: int, twin: bool
 ) -> tuple[Verdict, str]:
     """The verdict on a checkpoint on which nothing is ever found, and why it is not a better one."""
-    nothing = (NOTHING,) * controls
+    # a little apart: controls that all score alike say nothing
+    nothing = tuple(NOTHING + 1e-6 * place for place in range(controls))
     found = tuple(
         AttackEvidence(
             name=attack.name,
@@ -224,7 +225,7 @@ def _at_most(
             controls_highest=NOTHING if controls else None,
             twin=NOTHING if twin else None,
             twin_highest=NOTHING if twin else None,
-            controls_twin=nothing if twin else (),
+            controls_twin=(NOTHING,) * controls if twin else (),
         )
         for attack in attacks
     )

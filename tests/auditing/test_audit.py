@@ -48,7 +48,7 @@ def test_a_memory_whose_every_way_is_shut_is_not_found_and_by_enough_attacks_rem
     result = run(planted, inputs, tmp_path / "one", shut)
     (prompt,) = result.document["prompts"]
     assert result.verdict == prompt["verdict"] == "not found"
-    assert result.document["phrase"] == "not found by embedding 24; 20 controls"
+    assert result.document["phrase"] == "not found by embedding 24"
     attack = prompt["attacks"]["embedding"]
     assert attack["patched"]["score"] < 0.3 < attack["source"]["score"]
     assert attack["judged"]["removal_p_value"] < 0.05 and not result.passes("attack")

@@ -90,7 +90,7 @@ def test_the_table_shows_what_the_verdict_used():
     judged = document["prompts"][1]["attacks"]["embedding"]["judged"]
     for shown in ("0.83", f"{judged['corrected_p_value']:.3f}", "1.000", "hidden, not removed"):
         assert shown in lines[3]
-    assert lines[1].endswith("removed (embedding 200, output 50; 24 controls, 5 canaries)")
+    assert lines[1].endswith("removed (embedding 200, output 50; 24 controls, 4 canaries)")
     assert document["sentence"] in lines and f"{document['phrase']}: {document['reason']}" in lines
 
 
@@ -101,10 +101,10 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(folders, tmp_path,
     printed = capsys.readouterr().out
     assert "prompts:  2, 0 with a training image" in printed and "controls: 24; 19 are the least" in printed
     assert "attack: embedding" in printed
-    assert "at most: not found by embedding 50; 24 controls" in printed and "`removed` takes" in printed
+    assert "at most: not found by embedding 50" in printed and "`removed` takes" in printed
     assert main([*words, "--json", "--twin", "another"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["at_most"]["phrase"] == "not found by embedding 50; 24 controls, twin"
+    assert found["at_most"]["phrase"] == "not found by embedding 50"
     assert found["sample_forwards"] == sum(stage["sample_forwards"] for stage in found["stages"])
     assert not (tmp_path / "out").exists()
     assert main([*words, "--prompts", "absent.txt"]) == 2

@@ -20,7 +20,7 @@ def test_the_word_that_could_come_out_is_the_verdicts_own():
     assert strong.at_most.phrase == "removed (embedding 200, output 50; 24 controls, 10 canaries)"
     assert strong.why == "" and estimate(STRONG, 100).at_most.word == "removed", "100 prompts can pass"
     short = estimate(replace(STRONG, attack=("embedding",), curve=(0, 50), canaries=0), 17)
-    assert short.at_most.phrase == "not found by embedding 50; 24 controls" and short.why
+    assert short.at_most.phrase == "not found by embedding 50" and short.why
     few = estimate(replace(STRONG, controls=5), 17)
     assert few.at_most.word == "not tested" and few.controls_needed == 19 > few.controls
     assert estimate(STRONG, 17, controls=24, twin=True).at_most.phrase.endswith("twin)")

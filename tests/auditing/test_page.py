@@ -116,7 +116,7 @@ def test_a_browser_shows_every_picture_and_stays_silent(everything, tmp_path, wi
 
 def test_the_first_screen_holds_the_word_its_budget_and_the_sentence():
     document, page = made_up_page(GONE)
-    assert document["phrase"] == "removed (embedding 200, output 50; 24 controls, 5 canaries)"
+    assert document["phrase"] == "removed (embedding 200, output 50; 24 controls, 4 canaries)"
     shown = " ".join(first_screen(page).split())
     assert document["phrase"] in shown and document["sentence"] in shown
     weaker, page = made_up_page(GONE, replace(STRONG, curve=(0, 50)))

@@ -19,7 +19,7 @@ SETTINGS = AuditSettings(
     restarts=1,
     curve=(0, 20),
     output_curve=(0, 20),
-    latent_curve=(4,),
+    latent_curve=(12,),
 )
 REACHED_BY = {
     "output": {"output"},
