@@ -80,13 +80,13 @@ class ReplaceTensors:
         Raises:
             UsageError: the copy lacks one, or holds it in another shape or in no floating type.
         """
-        found = []
+        found, held = [], copy.tensors
         for name, trained in self.weights.header.tensors.items():
-            if name not in copy.tensors:
+            if name not in held:
                 raise UsageError(
                     copy.label, f"has no tensor {name}, which the edit trains", "is it an edit of this model?"
                 )
-            path, tensor = copy.tensors[name]
+            path, tensor = held[name]
             if tensor.dtype not in FLOATING:
                 raise UsageError(
                     copy.label, f"{name} is of dtype {tensor.dtype}", "patch floating-point weights"

@@ -8,7 +8,7 @@ every value layer's bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from surgery.checkpoint.formats.safetensors_file import Tensor
 from surgery.checkpoint.formats.weights import Weights
@@ -65,7 +65,7 @@ class DenoiserCopy:
         naming: `diffusers`, `single file` or `EMA`.
         files: the files that hold it.
         layers: diffusers layer name -> its value layer.
-        tensors: diffusers tensor name -> (file, where it lies), of everything that has such a name.
+        shards: path and opened weights of the files.
     """
 
     label: str
@@ -74,7 +74,12 @@ class DenoiserCopy:
     naming: str
     files: tuple[str, ...]
     layers: Mapping[str, ValueLayer]
-    tensors: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
+    shards: tuple[tuple[str, Weights], ...] = ()
+
+    @property
+    def tensors(self) -> dict[str, tuple[str, Tensor]]:
+        """Diffusers tensor name -> (file, where it lies), of all that has such a name, when asked."""
+        return _tensors_of(self.naming, self.shards)
 
     @property
     def is_ema(self) -> bool:
@@ -119,8 +124,7 @@ def find_copies(
                 value_layers[layer] = ValueLayer(layer, *parts["weight"], bias, bias_file)
         shown = f"{label} (EMA)" if naming == EMA else label
         paths = tuple(path for path, _ in shards)
-        tensors = _tensors_of(naming, shards)
-        copies.append(DenoiserCopy(shown, component, variant, naming, paths, value_layers, tensors))
+        copies.append(DenoiserCopy(shown, component, variant, naming, paths, value_layers, tuple(shards)))
     return copies
 
 
