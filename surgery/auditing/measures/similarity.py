@@ -118,7 +118,7 @@ SIMILARITIES = {
     for similarity in (
         Similarity("edges", edges, 0.5, "ours; widest gap on the testbed (benchmarks/testbed.py)"),
         Similarity(
-            "aligned", aligned, 0.5, "ours; tolerates shifts, crops, mirroring (benchmarks/similarity.py)"
+            "aligned", aligned, 0.6, "ours; tolerates shifts, crops, mirroring (benchmarks/similarity.py)"
         ),
         Similarity("pixels", pixels, 0.75, "ours; threshold from the testbed (benchmarks/testbed.py)"),
         Similarity("tiled-l2", tiled_l2, 0.85, "Carlini et al. 2023, section 4 (threshold 0.15)"),
