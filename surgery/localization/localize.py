@@ -23,7 +23,7 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
-from surgery.localization.journal import Journal
+from surgery.localization.journal import OF_LOCALIZE, Journal
 from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
 from surgery.localization.processes import Processes
@@ -96,9 +96,9 @@ def localize(
     localizer = PromptLocalizer(live, usable, settings)
     book = None
     if journal is not None:
-        book = Journal(journal, _run_description(localizer), processes.rank)
+        book = Journal(OF_LOCALIZE, journal, _run_description(localizer), processes.rank)
     try:
-        known = dict(book.records) if book is not None else {}
+        known: dict[str, PromptRecord] = dict(book.records) if book is not None else {}
         for some in processes.gather(known):
             known.update(some)
         todo = processes.share([prompt for prompt in corpus.prompts if prompt not in known])
@@ -178,7 +178,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
 def _localize_all(
     localizer: PromptLocalizer,
     prompts: list[str],
-    book: Journal | None,
+    book: Journal[PromptRecord] | None,
     show_progress: bool,
     on_record: Callable[[PromptRecord], None] | None,
 ) -> list[PromptRecord]:
@@ -189,7 +189,7 @@ def _localize_all(
         for prompt in prompts:
             record = localizer(prompt)
             if book is not None:
-                book.append(record)
+                book.append([record])
             records.append(record)
             if on_record is not None:
                 on_record(record)
