@@ -16,7 +16,7 @@ from surgery.localization.settings import CALIBRATION, SCORING, LocalizeSettings
 
 if TYPE_CHECKING:
     from surgery.corpus import PromptCorpus
-    from surgery.localization.scan import Scan
+    from surgery.localization.discovery.ranking import Scan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.files import check_writable, write_atomically
     from surgery.localization.journal import remove_journals
     from surgery.localization.scan import scan
+    from surgery.processes import Processes
 
     settings = options.settings_from(LocalizeSettings, arguments, confirm_seeds=0)
     search = options.settings_from(ScanSettings, arguments)
@@ -63,27 +64,31 @@ def run(arguments: argparse.Namespace) -> int:
     # Without a file to write there is no place for a journal that anybody would look for.
     named = arguments.journal or (f"{output}.journal" if output is not None else None)
     journal = check_writable(named) if named else None
-    corpus = shared.corpus_from(arguments)
-    result = scan(
-        shared.load_from(arguments),
-        corpus,
-        detector=arguments.detector,
-        threshold=arguments.threshold,
-        settings=settings,
-        search=search,
-        calibration=arguments.calibration,
-        ordinary=arguments.ordinary,
-        images=arguments.images,
-        journal=journal,
-        show_progress=not arguments.quiet,
-    )
-    if output is not None:
-        rows = [record for record in result.records if record.memorized or not arguments.only_memorized]
-        text = "".join(json.dumps(record.as_json(), ensure_ascii=False) + "\n" for record in rows)
-        write_atomically(output, text.encode())
-    if journal is not None and arguments.journal is None:
-        remove_journals(journal)
-    _print_result(result, corpus, search, arguments)
+    with Processes.join() as processes:
+        corpus = shared.corpus_from(arguments)
+        result = scan(
+            shared.load_from(arguments, processes.device(arguments.device)),
+            corpus,
+            detector=arguments.detector,
+            threshold=arguments.threshold,
+            settings=settings,
+            search=search,
+            calibration=arguments.calibration,
+            ordinary=arguments.ordinary,
+            images=arguments.images,
+            journal=journal,
+            processes=processes,
+            show_progress=not arguments.quiet,
+        )
+        if output is not None and processes.is_main:
+            rows = [record for record in result.records if record.memorized or not arguments.only_memorized]
+            text = "".join(json.dumps(record.as_json(), ensure_ascii=False) + "\n" for record in rows)
+            write_atomically(output, text.encode())
+        processes.gather(None)  # no journal goes before the result is on the disk
+        if journal is not None and arguments.journal is None:
+            remove_journals(journal)
+    if processes.is_main:
+        _print_result(result, corpus, search, arguments)
     return 0
 
 

@@ -9,14 +9,14 @@
 The gate of `localize` asks the same question with the same latents, so that what `scan` ranks above the
 threshold is what `localize` works on.
 
-The corpus goes by in batches, cut from the whole of it, so that a score does not depend on what was known
-before; what grows with the corpus is the captions and their records, nothing else.
+The corpus goes by in batches, which several processes deal out. They are cut from the whole of it, so that a
+score is the same whoever finds it, and whatever was known before; what grows with the corpus is the captions
+and their records, nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,80 +24,23 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, predictor_of
+from surgery.localization.discovery.looks import Looks
+from surgery.localization.discovery.ranking import OF_SCAN, Scan, ScanRecord
 from surgery.localization.discovery.sequential import SequentialScorer, SequentialTest
 from surgery.localization.discovery.settings import ScanSettings
 from surgery.localization.discovery.training_images import Copies, copies_of
-from surgery.localization.journal import Journal, JournalKind
+from surgery.localization.journal import Journal
 from surgery.localization.localize import usable_calibration
 from surgery.localization.settings import CALIBRATION_FIELDS, LocalizeSettings
 from surgery.model.denoising import seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import Work
+from surgery.processes import Processes
 from surgery.progress import bar
 
 # Denoiser calls that one batch of prompts fills: later stages see a tenth of the prompts, and fill some too.
 CALLS_TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class ScanRecord:
-    """One prompt's score, and whether it lies above the threshold.
-
-    Attributes:
-        seeds: how many were looked at; fewer than all where the prompt was found ordinary early.
-        copies: near-duplicates of its training image; None where no images were given.
-    """
-
-    prompt: str
-    score: float
-    memorized: bool
-    seeds: int
-    copies: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """One line of the scan file."""
-        line = {
-            "prompt": self.prompt,
-            "score": float(f"{self.score:.6g}"),
-            "memorized": self.memorized,
-            "seeds": self.seeds,
-        }
-        return line if self.copies is None else {**line, "copies": self.copies}
-
-
-OF_SCAN = JournalKind("surgery.scan-journal/1", asdict, lambda line: ScanRecord(**line))
-
-
-@dataclass(frozen=True)
-class Scan:
-    """A ranked corpus.
-
-    Attributes:
-        records: memorized prompts first, then by score, highest first.
-        detector: by name.
-        threshold: scores above it count as memorized.
-        work: denoiser calls, sample-forwards, seconds of this run.
-        test: when a prompt was done.
-        copies: what the training images said; None where none were given.
-    """
-
-    records: list[ScanRecord]
-    detector: str
-    threshold: float
-    work: Work
-    test: SequentialTest
-    copies: Copies | None = None
-
-    @property
-    def share(self) -> float:
-        """The share of prompts above the threshold."""
-        return sum(record.memorized for record in self.records) / len(self.records)
-
-    @property
-    def seeds_per_prompt(self) -> float:
-        """How many seeds were looked at, on average over the prompts."""
-        return sum(record.seeds for record in self.records) / len(self.records)
 
 
 def scan(
@@ -112,6 +55,7 @@ def scan(
     ordinary: str | Path | Sequence[str] | None = None,
     images: str | Path | None = None,
     journal: str | Path | None = None,
+    processes: Processes | None = None,
     show_progress: bool = False,
 ) -> Scan:
     """Score every prompt of a corpus and rank them.
@@ -127,7 +71,11 @@ def scan(
             and all seeds of every prompt are looked at.
         images: a folder of training images to start from, see `surgery.image_files`.
         journal: a file that records scores as they are found; the same call with it goes on from there.
+        processes: this process among those of the launcher; default: the only one.
         show_progress: draw progress bars on stderr, if that is a terminal.
+
+    Returns:
+        The ranking; the same on every process.
 
     Raises:
         UsageError: bad model, corpus, settings, detector, images or calibration; a journal of another run;
@@ -139,54 +87,97 @@ def scan(
     places = registry.detector_places()
     if detector not in places:
         raise UsageError("detector", f"there is no {detector!r}", f"choose from {', '.join(places)}")
+    processes = processes or Processes()
     corpus = as_corpus(prompts)
-    copies = _copies(images, corpus, search, show_progress)
+    shown = show_progress and processes.is_main
+    copies = processes.from_main(_copies(images, corpus, search, shown) if processes.is_main else None)
     captions = _in_order(corpus.prompts, copies, search)
     live = load_pipeline(model)
-    looks = None
+    looks: Looks | None = None
     if threshold is None or calibration is not None:
-        usable = usable_calibration(live, settings, calibration, ordinary, show_progress, CALIBRATION_FIELDS)
-        threshold = usable.threshold(registry.detector(detector)) if threshold is None else threshold
-        looks = usable.looks
+        if processes.is_main:
+            usable = usable_calibration(live, settings, calibration, ordinary, shown, CALIBRATION_FIELDS)
+            threshold = usable.threshold(registry.detector(detector)) if threshold is None else threshold
+            looks = usable.looks
+        threshold, looks = processes.from_main((threshold, looks))
+    assert threshold is not None
     test = SequentialTest.all_seeds(settings.seeds)
     if search.sequential:
         test = SequentialTest.of(looks, detector, threshold, settings.seeds, search.miss)
-    work = Work()
-    latents = seeded_latents(live, settings.seed, settings.seeds)
-    predictor = predictor_of(live, settings, work=work)
-    scorer = SequentialScorer(predictor, registry.detector(detector), latents, test)
-    duplicated = copies.of_caption if copies is not None else {}
     book = None
     if journal is not None:
         run = _run_description(live, settings, search, detector, threshold, test, copies)
-        book = Journal(OF_SCAN, journal, run)
-    known: dict[str, ScanRecord] = dict(book.records) if book is not None else {}
-    together = CALLS_TOGETHER * settings.batch_size
+        book = Journal(OF_SCAN, journal, run, processes.rank)
+    work = Work()
+    fresh: dict[str, ScanRecord] = {}
     try:
-        with bar(len(captions), "scan", show_progress) as progress, work.stage("scan"):
-            for start in range(0, len(captions), together):
-                batch = captions[start : start + together]
-                if any(prompt not in known for prompt in batch):
-                    found = [
-                        ScanRecord(
-                            prompt,
-                            scored.score,
-                            scored.seeds == settings.seeds and scored.score > threshold,
-                            scored.seeds,
-                            None if copies is None else duplicated.get(prompt, 0),
-                        )
-                        for prompt, scored in zip(batch, scorer(batch, in_full=duplicated), strict=True)
-                    ]
-                    known.update((record.prompt, record) for record in found)
-                    if book is not None:
-                        book.append(found)
+        known: dict[str, ScanRecord] = dict(book.records) if book is not None else {}
+        for some in processes.gather(known):
+            known.update(some)
+        todo = [
+            batch for batch in batches_of(captions, settings) if not all(prompt in known for prompt in batch)
+        ]
+        judge = Judge(live, settings, detector, threshold, test, copies, work)
+        with bar(sum(map(len, todo)), "scan", shown) as progress, work.stage("scan"):
+            for number in processes.deal(len(todo)):
+                records = judge(todo[number])
+                fresh.update((record.prompt, record) for record in records)
+                if book is not None:
+                    book.append(records)
                 progress.set_postfix(forwards=work.unet_sample_forwards)
-                progress.update(len(batch))
+                progress.update(len(records))
     finally:
         if book is not None:
             book.close()
+    total = Work()
+    for some, spent in processes.gather((fresh, work)):
+        known.update(some)
+        total.add(spent)
     ranked = sorted((known[one] for one in captions), key=lambda one: (not one.memorized, -one.score))
-    return Scan(ranked, detector, threshold, work, test, copies)
+    return Scan(ranked, detector, threshold, total, test, copies)
+
+
+def batches_of(prompts: Sequence[str], settings: LocalizeSettings) -> list[Sequence[str]]:
+    """A corpus cut into as many prompts as are tested together, the last ones excepted."""
+    together = CALLS_TOGETHER * settings.batch_size
+    return [prompts[start : start + together] for start in range(0, len(prompts), together)]
+
+
+class Judge:
+    """Gives the records of a batch of prompts; what all batches of a run share."""
+
+    def __init__(
+        self,
+        model: LiveModel,
+        settings: LocalizeSettings,
+        detector: str,
+        threshold: float,
+        test: SequentialTest,
+        copies: Copies | None,
+        work: Work,
+    ) -> None:
+        self.seeds = settings.seeds
+        self.threshold = threshold
+        self.copies = None if copies is None else copies.of_caption
+        self.scorer = SequentialScorer(
+            predictor_of(model, settings, work=work),
+            registry.detector(detector),
+            seeded_latents(model, settings.seed, settings.seeds),
+            test,
+        )
+
+    def __call__(self, prompts: Sequence[str]) -> list[ScanRecord]:
+        copies = self.copies
+        return [
+            ScanRecord(
+                prompt,
+                scored.score,
+                scored.seeds == self.seeds and scored.score > self.threshold,
+                scored.seeds,
+                None if copies is None else copies.get(prompt, 0),
+            )
+            for prompt, scored in zip(prompts, self.scorer(prompts, in_full=copies or ()), strict=True)
+        ]
 
 
 def _copies(

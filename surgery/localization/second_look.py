@@ -116,9 +116,10 @@ class SecondLook:
 
     def _scores(self, predictor: NoisePredictor, prompts: Sequence[str]) -> list[float]:
         together = max(1, predictor.batch_size // len(self.latents))
+        batches = [prompts[start : start + together] for start in range(0, len(prompts), together)]
         return [
             score
-            for _, seen in predictions_of(predictor, self.latents, prompts, together)
+            for _, seen in predictions_of(predictor, self.latents, batches)
             for score in self.scorer.scores(seen)
         ]
 

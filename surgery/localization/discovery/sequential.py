@@ -1,12 +1,12 @@
 """A sequential test: a few seeds first, more for the prompts that need them.
 
 1. The two most telling seeds (`looks`). A prompt whose score over them lies at or below a bound is done.
-2. The others get two more seeds, four in all; again those at or below a bound are done.
+2. The others get one seed more, then two more, five in all; after each those at or below a bound are done.
 3. What is left gets all seeds, and the very score that `scan` would have given it at once.
 
 The bounds are made for a stated error: a prompt whose score over all seeds is exactly the threshold is
-stopped early with chance `miss` at most, half of it at each stop (the chances of two events add up at most);
-one that scores more, with less.
+stopped early with chance `miss` at most, shared evenly by the stops (the chances of several events add up at
+most); one that scores more, with less.
 
 Assumed: what `looks` assumes. A memory that only some seeds draw may be drawn by none of the first two; who
 looks for those looks at all seeds (`--all-seeds`).
