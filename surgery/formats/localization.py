@@ -20,6 +20,23 @@ RECORD = (
     FormatField("prompt", "text", "the caption"),
     FormatField("outcome", "text", "`localized`, `not_memorized` or `unresolved`"),
     FormatField("score_before", "number", "the gate's score"),
+    FormatField(
+        "reason",
+        "text",
+        "why it counts as not memorized all the same: `false alarm` or `alike by nature`",
+        "where it passed the gate and is `not_memorized`",
+    ),
+    FormatField(
+        "second_look",
+        "object",
+        "the prompt on the confirmation's seeds, nothing off",
+        "where it passed the gate, without `--no-second-look`",
+    ),
+    FormatField("second_look.score", "number", "its score there"),
+    FormatField("second_look.p_value", "number", "the chance that an ordinary prompt scores as high"),
+    FormatField("second_look.corrected", "number", "the same, corrected for the corpus", "in neurons.json"),
+    FormatField("second_look.neighbors", "integer", "captions like it that were looked at; 0: none was"),
+    FormatField("second_look.lowest_neighbor", "number or null", "the lowest score among them"),
     FormatField("score_after", "number or null", "the score with the refined neurons off", _SEARCHED),
     FormatField("initial.*", "list of integer", "layer -> rows of the initial selection", _SEARCHED),
     FormatField("refined.*", "list of integer", "layer -> rows that refinement kept", _SEARCHED),
@@ -84,6 +101,9 @@ NEURONS = Format(
         *CORPUS_FIELDS,
         FormatField(
             "outcomes.*", "integer", "how many prompts were `localized`, `not_memorized`, `unresolved`"
+        ),
+        FormatField(
+            "reasons.*", "integer", "of the not memorized ones, how many are `false alarm`, `alike by nature`"
         ),
         FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),

@@ -39,11 +39,14 @@ from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, predictions_of
 from surgery.localization.records import NOT_MEMORIZED, PromptRecord
-from surgery.model.denoising import NoisePredictor
+from surgery.localization.settings import LocalizeSettings
+from surgery.model.denoising import NoisePredictor, seeded_latents
+from surgery.model.pipeline import LiveModel
 from surgery.neurons import NeuronSet
 
 FALSE_ALARM, BY_NATURE = "false alarm", "alike by nature"
 CRITERION = registry.DEFAULT  # the question is always: do the seeds agree?
+FEWEST_PROMPTS = 8  # calibrated; Student's t with fewer degrees of freedom finds nothing unlikely
 PARTS = 6  # the most parts that a caption is cut into
 KEPT_SHARE = 0.5  # of the score above ordinary prompts, in every neighbor of a prompt alike by nature
 
@@ -88,6 +91,19 @@ class SecondLook:
     Raises:
         UsageError: the calibration knows nothing of these latents.
     """
+
+    @classmethod
+    def of(cls, model: LiveModel, calibration: Calibration, settings: LocalizeSettings) -> SecondLook | None:
+        """The second look of a run; None where it takes none.
+
+        That is: where it is switched off, in the reference strategy, without fresh seeds, and where the
+        calibration has too few prompts to call anything unlikely.
+        """
+        if not settings.second_look or settings.strategy == "reference" or not settings.confirm_seeds:
+            return None
+        latents = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
+        look = cls(calibration, latents, settings.false_discovery_rate)
+        return look if look.ordinary.count >= FEWEST_PROMPTS else None
 
     def __init__(self, calibration: Calibration, latents: torch.Tensor, level: float) -> None:
         self.latents = latents

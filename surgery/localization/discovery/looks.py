@@ -67,12 +67,12 @@ class Line:
 
     def bound(self, score: float, miss: float) -> float:
         """What a prompt of that score over all seeds falls below with chance `miss`; -inf if nobody knows."""
-        from scipy import stats
+        from scipy.special import stdtrit
 
         if self.slope <= 0 or self.squares <= 0:
             return -math.inf
         spread = (1 + 1 / self.prompts + (score - self.mean) ** 2 / self.squares) ** 0.5
-        quantile = float(stats.t.isf(miss, self.prompts - 2))
+        quantile = -float(stdtrit(self.prompts - 2, miss))
         return self.intercept + self.slope * score - quantile * self.deviation * spread
 
 
