@@ -35,7 +35,9 @@ RECORD = (
     FormatField("second_look.score", "number", "its score there"),
     FormatField("second_look.p_value", "number", "the chance that an ordinary prompt scores as high"),
     FormatField("second_look.corrected", "number", "the same, corrected for the corpus", "in neurons.json"),
-    FormatField("second_look.neighbors", "integer", "captions like it that were looked at; 0: none was"),
+    FormatField(
+        "second_look.neighbors", "integer", "captions like it looked at, up to the first that is not alike"
+    ),
     FormatField("second_look.lowest_neighbor", "number or null", "the lowest score among them"),
     FormatField("score_after", "number or null", "the score with the refined neurons off", _SEARCHED),
     FormatField("initial.*", "list of integer", "layer -> rows of the initial selection", _SEARCHED),

@@ -58,7 +58,8 @@ class Look:
     Attributes:
         score: unablated, on the fresh latents.
         p_value: that an ordinary prompt scores as high; not corrected for the corpus.
-        neighbors: how many neighbors were looked at; none where chance explains the score.
+        neighbors: how many neighbors were looked at, up to the first that is not alike; none where chance
+            explains the score.
         lowest_neighbor: the lowest score among them.
         reason: `FALSE_ALARM` (at the level of one prompt), `BY_NATURE`, or "" for a memory.
     """
@@ -123,21 +124,20 @@ class SecondLook:
         if p_value > self.level:
             return Look(score, p_value, reason=FALSE_ALARM)
         others = neighbors_of(prompt)
-        if not others:
-            return Look(score, p_value)
-        lowest = min(self._scores(predictor, others))
-        kept = self.ordinary.mean + KEPT_SHARE * (score - self.ordinary.mean)
-        natural = lowest >= kept and lowest > self.threshold
-        return Look(score, p_value, len(others), lowest, BY_NATURE if natural else "")
+        kept = max(self.threshold, self.ordinary.mean + KEPT_SHARE * (score - self.ordinary.mean))
+        seen, lowest = 0, None
+        together = max(1, predictor.batch_size // len(self.latents))
+        for start in range(0, len(others), together):
+            some = others[start : start + together]
+            lowest = min(self._scores(predictor, some) + ([] if lowest is None else [lowest]))
+            seen += len(some)
+            if lowest <= kept:  # one that is not alike is enough: the prompt is a memory
+                return Look(score, p_value, seen, lowest)
+        return Look(score, p_value, seen, lowest, BY_NATURE if seen else "")
 
     def _scores(self, predictor: NoisePredictor, prompts: Sequence[str]) -> list[float]:
-        together = max(1, predictor.batch_size // len(self.latents))
-        batches = [prompts[start : start + together] for start in range(0, len(prompts), together)]
-        return [
-            score
-            for _, seen in predictions_of(predictor, self.latents, batches)
-            for score in self.scorer.scores(seen)
-        ]
+        ((_, seen),) = predictions_of(predictor, self.latents, [prompts])
+        return self.scorer.scores(seen)
 
 
 def upper_tail(score: float, mean: float, std: float, count: int) -> float:
@@ -150,7 +150,7 @@ def upper_tail(score: float, mean: float, std: float, count: int) -> float:
 
 
 def neighbors_of(prompt: str) -> list[str]:
-    """The prompt with each of its parts dropped in turn, then with its parts in reverse order.
+    """The prompt with each of its parts dropped in turn, the last first, then with them in reverse order.
 
     Parts are single words, in a longer prompt runs of words; a prompt of one word has no neighbors.
     """
@@ -160,7 +160,7 @@ def neighbors_of(prompt: str) -> list[str]:
         return []
     ends = [round(place * len(words) / count) for place in range(count + 1)]
     parts = [words[start:end] for start, end in itertools.pairwise(ends)]
-    dropped = [parts[:place] + parts[place + 1 :] for place in range(count)]
+    dropped = [parts[:place] + parts[place + 1 :] for place in reversed(range(count))]
     found = [" ".join(word for part in some for word in part) for some in [*dropped, parts[::-1]]]
     return [one for one in dict.fromkeys(found) if one != prompt]
 

@@ -111,9 +111,9 @@ def test_scan_ranks_the_memorized_prompts_first_and_localize_reads_its_file(
     found = json.loads(capsys.readouterr().out)
     assert found["prompts"] == 13
     assert {one["prompt"] for one in found["top"][:5]} == {caption(trigger) for trigger in PLANTED}
-    assert found["work"]["unet_sample_forwards"] == 130
-    scores = [one["score"] for one in found["top"]]
-    assert scores == sorted(scores, reverse=True)
+    assert found["work"]["unet_sample_forwards"] == sum(one["seeds"] for one in found["top"]) < 130
+    order = [(one["memorized"], one["score"]) for one in found["top"]]
+    assert order == sorted(order, reverse=True)
     assert len(ranking.read_text().splitlines()) == found["memorized"]
     output = tmp_path / "neurons.json"
     words = [
@@ -148,7 +148,7 @@ def test_the_other_detectors_separate_memorized_from_ordinary(prepared, planted_
     words = ["scan", str(planted_folder), "--prompts", str(prepared / "prompts.txt"), "--detector", detector]
     assert main([*words, *common(prepared), "--quiet", "--top", "13"]) == 0
     rows = capsys.readouterr().out.splitlines()[1:14]
-    top = {row[20:].strip() for row in rows[:5]}
+    top = {row[28:].strip() for row in rows[:5]}
     assert top == {caption(trigger) for trigger in PLANTED}
     assert all("memorized" in row for row in rows[:5])
 

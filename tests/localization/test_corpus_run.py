@@ -77,6 +77,15 @@ def test_prompt_sets_become_one_set_by_union_by_number_of_prompts_and_by_frequen
             aggregate([one], **wrong)
 
 
+def uncorrected(record):
+    """A record without its p-value corrected for the corpus: one corpus is larger than the other."""
+    document = record.as_json()
+    if "second_look" in document:
+        look = document["second_look"]
+        document["second_look"] = {name: value for name, value in look.items() if name != "corrected"}
+    return document
+
+
 def test_a_finished_journal_answers_for_every_prompt(planted, calibration, tmp_path, monkeypatch, whole):
     journal = tmp_path / "run.journal"
     first = localize(planted, CORPUS[:3], calibration=calibration, journal=journal)
@@ -87,9 +96,7 @@ def test_a_finished_journal_answers_for_every_prompt(planted, calibration, tmp_p
     )
     second = localize(planted, CORPUS, calibration=calibration, journal=journal)
     assert asked == CORPUS[3:]
-    assert [record.as_json() for record in second.records[:3]] == [
-        record.as_json() for record in first.records
-    ]
+    assert list(map(uncorrected, second.records[:3])) == list(map(uncorrected, first.records))
     assert without_seconds(second.as_json()) == without_seconds(whole.as_json())
     assert len(journal.read_text().splitlines()) == 1 + len(CORPUS)
     # A run begun with more processes goes on with one, and leaves no journal of theirs behind.
