@@ -60,7 +60,7 @@ from surgery.testbed.pictures import COLORS, SHAPES, draw_ordinary, draw_scene
 
 NATURAL = Path(__file__).resolve().parent.parent / "tests" / "data" / "natural.safetensors"
 SEED = 991  # of everything that is drawn here
-DETECTOR = registry.DEFAULT
+DETECTOR = "seeds-diverge"
 
 
 def model_of(variant: str) -> LiveModel:

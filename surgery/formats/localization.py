@@ -32,7 +32,10 @@ RECORD = (
         "the prompt on the confirmation's seeds, nothing off",
         "where it passed the gate, without `--no-second-look`",
     ),
-    FormatField("second_look.score", "number", "its score there"),
+    FormatField(
+        "second_look.of", "text", "the distribution of its most telling score, as in the calibration"
+    ),
+    FormatField("second_look.score", "number", "that score"),
     FormatField("second_look.p_value", "number", "the chance that an ordinary prompt scores as high"),
     FormatField("second_look.corrected", "number", "the same, corrected for the corpus", "in neurons.json"),
     FormatField(

@@ -4,12 +4,14 @@ The gate lets every prompt through that scores some deviations above ordinary on
 ordinary prompts pass. Each that does is looked at once more, with nothing off, on the latents of the
 confirmation, which the gate has not seen:
 
-1. **Chance.** The null hypothesis: the prompt is one more ordinary prompt. Its score on the fresh latents is
-   then one more draw from what the calibration measured there, so that
+1. **Chance.** The null hypothesis: the prompt is one more ordinary prompt. Its scores on the fresh latents
+   are then one more draw from what the calibration measured there, so that for each of them
    t = (score - mean) / (std x sqrt(1 + 1 / n)) follows Student's t with n - 1 degrees of freedom, n ordinary
-   prompts calibrated. Assumed: ordinary scores are normal, or fall off faster above; `docs/localize.md` says
-   how they do on the testbed. The p-value is the upper tail, 1 for a prompt that the gate stopped; being the
-   larger of the two, it is valid although both looks are at one prompt.
+   prompts calibrated. Every score counts that the criteria calibrate with one number a prompt, since each
+   sees memories of another kind: the p-value is the smallest upper tail, times the number of scores
+   (Bonferroni), and 1 for a prompt that the gate stopped; being the larger of the two, it is valid although
+   both looks are at one prompt. Assumed: ordinary scores are normal, or fall off faster above;
+   `docs/localize.md` says how they do on the testbed.
 2. **Many prompts.** The p-values of the whole corpus are corrected by Benjamini-Hochberg at
    `false_discovery_rate`: of the prompts that stay, at most that share is expected to be ordinary (and in a
    corpus without any memory, one stays in at most that share of runs). Assumed: independent p-values, or
@@ -19,7 +21,7 @@ confirmation, which the gate has not seen:
    its neighbors, the caption with each part of it dropped in turn and with its parts in reverse order, are
    alike as well, because the words say so and not because they are a key. Where every neighbor keeps at least
    half of what the prompt scores above ordinary prompts, and lies above the threshold, the prompt is `alike
-   by nature`.
+   by nature`. The score is that of the smallest tail.
 
 Blind spot of 3: an image that is drawn whatever part of its caption is left out and in whatever order, looks
 like nature. So such prompts are named, and `--no-second-look` searches them. A caption of one word has no
@@ -45,9 +47,10 @@ from surgery.model.pipeline import LiveModel
 from surgery.neurons import NeuronSet
 
 FALSE_ALARM, BY_NATURE = "false alarm", "alike by nature"
-CRITERION = registry.DEFAULT  # the question is always: do the seeds agree?
 FEWEST_PROMPTS = 8  # calibrated; Student's t with fewer degrees of freedom finds nothing unlikely
 PARTS = 6  # the most parts that a caption is cut into
+FRESH = "confirm_"  # what the calibration calls the distributions of the confirmation's latents
+DEVIATIONS = 2.0  # above the mean, for the threshold of a score that has none of its own
 KEPT_SHARE = 0.5  # of the score above ordinary prompts, in every neighbor of a prompt alike by nature
 
 
@@ -56,7 +59,7 @@ class Look:
     """What the second look saw of one prompt.
 
     Attributes:
-        score: unablated, on the fresh latents.
+        score: the most telling one, unablated, on the fresh latents; its name is `of`.
         p_value: that an ordinary prompt scores as high; not corrected for the corpus.
         neighbors: how many neighbors were looked at, up to the first that is not alike; none where chance
             explains the score.
@@ -64,6 +67,7 @@ class Look:
         reason: `FALSE_ALARM` (at the level of one prompt), `BY_NATURE`, or "" for a memory.
     """
 
+    of: str
     score: float
     p_value: float
     neighbors: int = 0
@@ -74,6 +78,7 @@ class Look:
         """The `second_look` of a record."""
         lowest = self.lowest_neighbor
         return {
+            "of": self.of,
             "score": float(f"{self.score:.6g}"),
             "p_value": float(f"{self.p_value:.6g}"),
             "neighbors": self.neighbors,
@@ -88,9 +93,6 @@ class SecondLook:
         calibration: of the model, with the confirmation's latents.
         latents: of the confirmation, [seeds, channels, height, width].
         level: p-values above it are a false alarm whatever the rest of the corpus.
-
-    Raises:
-        UsageError: the calibration knows nothing of these latents.
     """
 
     @classmethod
@@ -104,14 +106,21 @@ class SecondLook:
             return None
         latents = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
         look = cls(calibration, latents, settings.false_discovery_rate)
-        return look if look.ordinary.count >= FEWEST_PROMPTS else None
+        return look if look.ordinary else None
 
     def __init__(self, calibration: Calibration, latents: torch.Tensor, level: float) -> None:
         self.latents = latents
         self.level = level
-        self.scorer = registry.criterion(CRITERION)
-        self.threshold = calibration.threshold(self.scorer, on_fresh_seeds=True)
-        self.ordinary = calibration.scores[f"confirm_{self.scorer.distribution}"]
+        self.criteria = [registry.criterion(name) for name in registry.CRITERIA]
+        self.cutoffs = {
+            one.distribution: one.cutoff if calibration.cutoff is None else calibration.cutoff
+            for one in self.criteria
+        }
+        self.ordinary = {
+            name.removeprefix(FRESH): one
+            for name, one in calibration.scores.items()
+            if name.startswith(FRESH) and one.count >= FEWEST_PROMPTS
+        }
 
     def __call__(self, predictor: NoisePredictor, prompt: str) -> Look:
         """Look at one prompt; costs a denoiser pass for it and, if chance does not explain it, its neighbors.
@@ -119,25 +128,46 @@ class SecondLook:
         Raises:
             SurgeryError: the denoiser fails.
         """
-        score = self._scores(predictor, [prompt])[0]
-        p_value = upper_tail(score, self.ordinary.mean, self.ordinary.std, self.ordinary.count)
+        scores = self._scores(predictor, [prompt])[0]
+        tails = {name: self._tail(name, score) for name, score in scores.items()}
+        name = min(tails, key=tails.__getitem__)
+        score, p_value = scores[name], min(1.0, tails[name] * len(tails))
         if p_value > self.level:
-            return Look(score, p_value, reason=FALSE_ALARM)
-        others = neighbors_of(prompt)
-        kept = max(self.threshold, self.ordinary.mean + KEPT_SHARE * (score - self.ordinary.mean))
+            return Look(name, score, p_value, reason=FALSE_ALARM)
+        known, others = self.ordinary[name], neighbors_of(prompt)
+        kept = max(
+            known.cutoff(self.cutoffs.get(name, DEVIATIONS)), known.mean + KEPT_SHARE * (score - known.mean)
+        )
         seen, lowest = 0, None
         together = max(1, predictor.batch_size // len(self.latents))
         for start in range(0, len(others), together):
-            some = others[start : start + together]
-            lowest = min(self._scores(predictor, some) + ([] if lowest is None else [lowest]))
+            some = [one[name] for one in self._scores(predictor, others[start : start + together])]
+            lowest = min(some if lowest is None else [*some, lowest])
             seen += len(some)
             if lowest <= kept:  # one that is not alike is enough: the prompt is a memory
-                return Look(score, p_value, seen, lowest)
-        return Look(score, p_value, seen, lowest, BY_NATURE if seen else "")
+                return Look(name, score, p_value, seen, lowest)
+        return Look(name, score, p_value, seen, lowest, BY_NATURE if seen else "")
 
-    def _scores(self, predictor: NoisePredictor, prompts: Sequence[str]) -> list[float]:
+    def _tail(self, name: str, score: float) -> float:
+        known = self.ordinary[name]
+        return upper_tail(score, known.mean, known.std, known.count)
+
+    def _scores(self, predictor: NoisePredictor, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Of each prompt the scores that are one number a prompt, by the name of their distribution."""
+        found = []
         ((_, seen),) = predictions_of(predictor, self.latents, [prompts])
-        return self.scorer.scores(seen)
+        for place in range(len(prompts)):
+            one = replace(seen, noise=seen.noise[place : place + 1])
+            values = {
+                name: some
+                for criterion in self.criteria
+                for name, some in criterion.calibration_values(one, None).items()
+            }
+            found.append({name: some[0] for name, some in values.items() if self._counts(name, some)})
+        return found
+
+    def _counts(self, name: str, values: Sequence[float]) -> bool:
+        return len(values) == 1 and name in self.ordinary
 
 
 def upper_tail(score: float, mean: float, std: float, count: int) -> float:

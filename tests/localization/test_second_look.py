@@ -64,7 +64,7 @@ def record(number, p_value):
     """A searched prompt with that p-value; None for one that the gate stopped."""
     if p_value is None:
         return PromptRecord(f"{number}", NOT_MEMORIZED, 0.1, details={"evaluations": 1, "work": {}})
-    look = {"score": 0.5, "p_value": p_value, "neighbors": 3, "lowest_neighbor": 0.1}
+    look = {"of": "prompts", "score": 0.5, "p_value": p_value, "neighbors": 3, "lowest_neighbor": 0.1}
     details = {"second_look": look, "kept_seeds": [0], "evaluations": 4, "work": {}}
     neurons = NeuronSet({"a": (1,)})
     return PromptRecord(f"{number}", LOCALIZED, 0.5, 0.1, neurons, neurons, details)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy
@@ -144,7 +144,9 @@ class LooksCalibration:
 def of_seeds(seen: Predictions, seeds: Sequence[int]) -> Predictions:
     """The same predictions on some of the latents only, by position."""
     chosen = list(seeds)
-    return Predictions(seen.noise[:, chosen], seen.latents[chosen], lambda: seen.empty()[chosen])
+    return replace(
+        seen, noise=seen.noise[:, chosen], latents=seen.latents[chosen], empty=lambda: seen.empty()[chosen]
+    )
 
 
 def telling_order(pairwise: numpy.ndarray) -> tuple[int, ...]:
