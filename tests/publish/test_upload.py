@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,31 +114,61 @@ def test_no_token_and_no_signed_address_is_ever_shown(finished, online, surgery_
     assert not any(TOKEN.encode() in content for content in on_disk(finished).values())
 
 
-def test_a_file_changed_after_it_was_verified_is_never_committed(out, online):
-    """Between the check and the use: the large file changes while another is being sent."""
-    large = out / DENOISER
-    small = surgery.publish.hub._HELD_IN_MEMORY
+LARGE = (
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
 
-    def change() -> None:
-        content = bytearray(large.read_bytes())
-        content[-1] ^= 1
-        large.write_bytes(content)
+
+@pytest.mark.parametrize("changed", LARGE)
+@pytest.mark.parametrize("meanwhile", ["sent", "sent first", "answers lost", "raises"])
+def test_a_file_changed_after_it_was_verified_is_never_committed(
+    out, online, monkeypatch, changed, meanwhile
+):
+    """Between the check and the use, whichever file it is and whatever else goes wrong at that moment.
+
+    huggingface_hub sends several files at once: the first to fail may be another than the one that changed.
+    """
+    monkeypatch.setattr("surgery.publish.hub._HELD_IN_MEMORY", 0)  # every file is sent from the disk
+    own = hashlib.sha256((out / changed).read_bytes()).hexdigest()
+    lock, done = threading.Lock(), threading.Event()
+
+    def change(oid: str) -> None:
+        with lock:
+            if done.is_set() or (meanwhile == "sent first" and oid != own):
+                return
+            content = bytearray((out / changed).read_bytes())
+            content[-1] ^= 1
+            (out / changed).write_bytes(content)
+            done.set()
+        if meanwhile == "raises":
+            raise RuntimeError("something else")
 
     online.on_store = change
-    try:
-        surgery.publish.hub._HELD_IN_MEMORY = 0  # every file is sent from the disk
-        with pytest.raises(SurgeryError) as caught:
-            surgery.upload(out, REPO, push=True)
-    finally:
-        surgery.publish.hub._HELD_IN_MEMORY = small
+    if meanwhile == "answers lost":
+        online.fail("store", LOST)
+    with pytest.raises(GateError, match=f"{changed}: changed after it was verified"):
+        surgery.upload(out, REPO, push=True)
     assert "commit" not in online.calls
-    assert isinstance(caught.value, GateError) or "other bytes than were announced" in str(caught.value)
+
+
+def test_the_cause_of_an_error_that_the_library_wraps_is_told(out, online):
+    def fail(_oid: str) -> None:
+        try:
+            raise OSError("the disk is gone")
+        except OSError:
+            raise KeyError("no message of use")  # noqa: B904 -- no cause, only a context
+
+    online.on_store = fail
+    with pytest.raises(SurgeryError, match=r"Error while uploading .* to the Hub.*the disk is gone"):
+        surgery.upload(out, REPO, push=True)
 
 
 def test_a_store_that_takes_other_bytes_is_caught_before_the_commit(out, online, monkeypatch):
     monkeypatch.setattr("surgery.publish.hub._HELD_IN_MEMORY", 0)
     online.checks_what_is_stored = False
-    online.on_store = lambda: (out / DENOISER).write_bytes(b"unpatched weights")
+    online.on_store = lambda _oid: (out / DENOISER).write_bytes(b"unpatched weights")
     with pytest.raises(GateError, match="changed after it was verified"):
         surgery.upload(out, REPO, push=True)
     assert "commit" not in online.calls
