@@ -39,7 +39,7 @@ from surgery.localization.calibration import Calibration, calibrate, predictor_o
 from surgery.localization.localize import localize
 from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
-from surgery.localization.scan import prompt_scores
+from surgery.localization.scan import batch_scores, batches_of
 from surgery.localization.search.evaluation import PromptEvaluator
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
@@ -162,7 +162,7 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
             model.denoiser(tiled, predictor.timestep, encoder_hidden_states=conditioning.embeddings)
 
     def scanned() -> None:
-        list(prompt_scores(predictor, captions, settings, "seeds-diverge"))
+        list(batch_scores(predictor, batches_of(captions, settings), settings, "seeds-diverge"))
 
     one = LocalizeSettings(seeds=prompts * seeds, batch_size=prompts * seeds, confirm_seeds=0)
     evaluator = PromptEvaluator(

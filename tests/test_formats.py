@@ -152,6 +152,13 @@ def test_the_journal_is_described(localized):
     described.assert_complete()
 
 
+def test_the_journal_of_a_scan_is_described(model, calibration, tmp_path):
+    scan(model, CORPUS, settings=SEARCH, calibration=calibration, journal=tmp_path / "journal")
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
+
+
 def test_the_calibration_is_described(model, calibration, tmp_path):
     write_calibration(calibration, tmp_path / "calibration.safetensors")
     content = (tmp_path / "calibration.safetensors").read_bytes()
@@ -301,11 +308,13 @@ def test_tags_are_those_that_the_code_writes():
     from surgery.checkpoint.edit import edit_file, manifest
     from surgery.hardening import harden, state
     from surgery.localization import calibration_file, journal
+    from surgery.localization import scan as scanning
 
     modules = (
-        neurons, recipe, store, document, manifest, calibration_file, journal, edit_file, harden, state,
+        neurons, recipe, store, document, manifest, calibration_file, edit_file, harden, state,
     )  # fmt: skip
-    written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
+    journals = {journal.OF_LOCALIZE.tag, scanning.OF_SCAN.tag}
+    written = {module.FORMAT for module in modules} | journals | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}
     for one in FORMATS:
         assert one.public.startswith(("Yes", "No")), one.name

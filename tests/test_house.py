@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "surgery"
 FOUNDATIONS = {
     "errors", "neurons", "denoisers", "options", "files", "progress", "versions", "fingerprint", "corpus",
-    "ordinary", "captions", "recipe", "formats", "text",
+    "ordinary", "captions", "recipe", "formats", "text", "processes",
 }  # fmt: skip
 BYTES = ["checkpoint.formats", "checkpoint.names", "checkpoint.survey", "checkpoint.edit",
          "checkpoint.comparison"]  # fmt: skip
@@ -138,6 +138,7 @@ WRITES_NO_WEIGHTS = {
     ("localization.journal", "write"): "a line of the journal",
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
+    ("auditing.store", "save"): "the copy of SOURCE that canaries were taught to; removed at the end",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
     ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("apply", "write"): "neurons.json",

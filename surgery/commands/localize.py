@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.files import check_writable
     from surgery.localization.journal import remove_journals
     from surgery.localization.localize import localize
-    from surgery.localization.processes import Processes
+    from surgery.processes import Processes
 
     settings = options.settings_from(LocalizeSettings, arguments)
     output = check_writable(arguments.output)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from surgery import options
 from surgery.commands import localization_options as shared
 from surgery.files import strict_json
 from surgery.localization import registry
 from surgery.localization.settings import CALIBRATION, SCORING, LocalizeSettings
+
+if TYPE_CHECKING:
+    from surgery.corpus import PromptCorpus
+    from surgery.localization.scan import Scan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,26 +43,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Scan, write the ranking, print its top; always 0."""
     from surgery.files import check_writable, write_atomically
+    from surgery.localization.journal import remove_journals
     from surgery.localization.scan import scan
+    from surgery.processes import Processes
 
     settings = options.settings_from(LocalizeSettings, arguments, confirm_seeds=0)
     output = check_writable(arguments.output) if arguments.output else None
-    corpus = shared.corpus_from(arguments)
-    result = scan(
-        shared.load_from(arguments),
-        corpus,
-        detector=arguments.detector,
-        threshold=arguments.threshold,
-        settings=settings,
-        calibration=arguments.calibration,
-        ordinary=arguments.ordinary,
-        show_progress=not arguments.quiet,
-    )
+    # Without a file to write there is no place for a journal that anybody would look for.
+    journal = None if output is None else check_writable(f"{output}.journal")
+    with Processes.join() as processes:
+        corpus = shared.corpus_from(arguments)
+        result = scan(
+            shared.load_from(arguments, processes.device(arguments.device)),
+            corpus,
+            detector=arguments.detector,
+            threshold=arguments.threshold,
+            settings=settings,
+            calibration=arguments.calibration,
+            ordinary=arguments.ordinary,
+            journal=journal,
+            processes=processes,
+            show_progress=not arguments.quiet,
+        )
+        memorized = [record for record in result.records if record.memorized]
+        if output is not None and processes.is_main:
+            rows = memorized if arguments.only_memorized else result.records
+            text = "".join(json.dumps(record.as_json(), ensure_ascii=False) + "\n" for record in rows)
+            write_atomically(output, text.encode())
+        processes.gather(None)  # no journal goes before the result is on the disk
+        if journal is not None:
+            remove_journals(journal)
+    if processes.is_main:
+        _print_result(result, corpus, arguments)
+    return 0
+
+
+def _print_result(result: Scan, corpus: PromptCorpus, arguments: argparse.Namespace) -> None:
     memorized = [record for record in result.records if record.memorized]
-    if output is not None:
-        rows = memorized if arguments.only_memorized else result.records
-        text = "".join(json.dumps(record.as_json(), ensure_ascii=False) + "\n" for record in rows)
-        write_atomically(output, text.encode())
     if arguments.json:
         facts = {
             "detector": result.detector,
@@ -70,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             "top": [record.as_json() for record in result.records[: arguments.top]],
         }
         print(strict_json(facts))
-        return 0
+        return
     print(f"{'score':>8}  {'':9}  prompt")
     for record in result.records[: arguments.top]:
         mark = "memorized" if record.memorized else ""
@@ -80,6 +102,5 @@ def run(arguments: argparse.Namespace) -> int:
         f"{result.threshold:.4f} ({result.detector}); "
         f"{result.work.unet_sample_forwards} UNet sample-forwards, {result.work.seconds:.1f} s"
     )
-    if not arguments.quiet and output is None:
+    if not arguments.quiet and arguments.output is None:
         print("note: nothing was written; give -o FILE to keep the ranking", file=sys.stderr)
-    return 0

@@ -140,6 +140,24 @@ JOURNAL = Format(
     ),
 )
 
+SCAN_JOURNAL = Format(
+    name="journal of scan",
+    tag="surgery.scan-journal/1",
+    file="`OUTPUT.journal`; `OUTPUT.journal.1`, `OUTPUT.journal.2`, ... for further processes",
+    written_by="`surgery scan -o OUTPUT`, while it runs; removed at the end",
+    public="No: it quotes the prompts of your corpus.",
+    shape="JSON lines; the first has these fields, each further line is as one of the ranking, its score in "
+    "full",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
+        FormatField("run.detector", "text", "`--detector`"),
+        FormatField("run.threshold", "number", "scores above it count as memorized"),
+        *fingerprint_fields("run.fingerprint"),
+        FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
+    ),
+)
+
 SCAN = Format(
     name="ranking",
     tag="",

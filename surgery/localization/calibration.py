@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -206,7 +206,7 @@ def _scores_on(
 ) -> dict[str, Distribution]:
     found: dict[str, list[float]] = {}
     before: Predictions | None = None
-    for position, (_, one) in enumerate(predictions_of(predictor, latents, prompts)):
+    for position, (_, one) in enumerate(predictions_of(predictor, latents, ([one] for one in prompts))):
         asked_for: set[str] = set()
         for detector in detectors:
             values = detector.calibration_values(one, before)
@@ -222,16 +222,15 @@ def _scores_on(
 
 
 def predictions_of(
-    predictor: NoisePredictor, latents: torch.Tensor, prompts: Sequence[str], together: int = 1
+    predictor: NoisePredictor, latents: torch.Tensor, batches: Iterable[Sequence[str]]
 ) -> Iterator[tuple[Sequence[str], Predictions]]:
-    """(prompts, their predictions on the latents), so many prompts at once, in order."""
+    """(prompts, their predictions on the latents) for every batch of prompts, each of them asked at once."""
 
     @cache
     def empty() -> torch.Tensor:
         return predictor.predict(latents, encode_prompts(predictor.model, [""]))
 
-    for start in range(0, len(prompts), together):
-        some = prompts[start : start + together]
+    for some in batches:
         conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
         noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
         yield some, Predictions(noise.unflatten(0, (len(some), len(latents))), latents, empty)

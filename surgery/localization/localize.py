@@ -23,10 +23,9 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
-from surgery.localization.journal import Journal
+from surgery.localization.journal import OF_LOCALIZE, Journal
 from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
-from surgery.localization.processes import Processes
 from surgery.localization.records import (
     LOCALIZED,
     NOT_MEMORIZED,
@@ -41,6 +40,7 @@ from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import add_work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 from surgery.progress import StageBars, bar
 from surgery.versions import library_versions
 
@@ -96,13 +96,13 @@ def localize(
     localizer = PromptLocalizer(live, usable, settings)
     book = None
     if journal is not None:
-        book = Journal(journal, _run_description(localizer), processes.rank)
+        book = Journal(OF_LOCALIZE, journal, _run_description(localizer), processes.rank)
     try:
-        known = dict(book.records) if book is not None else {}
+        known: dict[str, PromptRecord] = dict(book.records) if book is not None else {}
         for some in processes.gather(known):
             known.update(some)
-        todo = processes.share([prompt for prompt in corpus.prompts if prompt not in known])
-        fresh = _localize_all(localizer, todo, book, show_progress and processes.is_main, on_record)
+        todo = [prompt for prompt in corpus.prompts if prompt not in known]
+        fresh = _localize_all(localizer, todo, book, processes, show_progress, on_record)
     finally:
         if book is not None:
             book.close()
@@ -178,18 +178,19 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
 def _localize_all(
     localizer: PromptLocalizer,
     prompts: list[str],
-    book: Journal | None,
+    book: Journal[PromptRecord] | None,
+    processes: Processes,
     show_progress: bool,
     on_record: Callable[[PromptRecord], None] | None,
 ) -> list[PromptRecord]:
     records = []
-    with bar(len(prompts), "localize", show_progress) as progress:
+    with bar(len(prompts), "localize", show_progress and processes.is_main) as progress:
         spent: Counter[str] = Counter()
         by_stage: Counter[str] = Counter()
-        for prompt in prompts:
-            record = localizer(prompt)
+        for number in processes.deal(len(prompts)):
+            record = localizer(prompts[number])
             if book is not None:
-                book.append(record)
+                book.append([record])
             records.append(record)
             if on_record is not None:
                 on_record(record)
@@ -198,7 +199,7 @@ def _localize_all(
             by_stage.update(work["seconds_by_stage"])
             stages = {stage: f"{seconds:.0f}s" for stage, seconds in by_stage.items()}
             progress.set_postfix(**spent, **stages, last=record.outcome)
-            progress.update()
+            progress.update(number + 1 - progress.n)  # the others' are done or under way
     return records
 
 
