@@ -61,7 +61,7 @@ MANIFEST = Format(
     name="manifest",
     tag="surgery.manifest/2",
     file="`surgery-manifest.json` in the patched folder, `NAME.surgery-manifest.json` beside a single file",
-    written_by="`surgery patch`, `surgery apply`; the section `published` by `surgery card`",
+    written_by="`surgery patch`; the section `published` by `surgery card`; both by `surgery apply`",
     public="Yes: it holds no prompt, no picture, no path of your machine, no name of a file that was left "
     "out, and no time. The same input gives the same bytes.",
     shape="a JSON object",
