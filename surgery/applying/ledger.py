@@ -102,6 +102,11 @@ class Ledger:
         self._steps[step] = Entry(digests(inputs), True, dict(left), dict(facts), round(seconds, 3))
         self._write()
 
+    def forget(self, step: str) -> None:
+        """Note nothing of a step any more: what it left turned out to be wrong."""
+        self._steps.pop(step, None)
+        self._write()
+
     def claim(self) -> None:
         """Note that the output is about to be written for the first time, and was free."""
         self.claimed = True

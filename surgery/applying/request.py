@@ -236,13 +236,13 @@ def _places(output: str | Path, work: str | Path | None) -> tuple[Path, Path]:
     found = found.parent.resolve() / found.name
     beside = absolute(expanded(work)) if work is not None else found.with_name(f"{found.name}{WORK_SUFFIX}")
     beside = beside.resolve()
+    if found == beside or found in beside.parents or beside in found.parents:
+        raise UsageError(beside, "the working folder and the output lie in each other", "keep them apart")
     for path in (found, beside):
         if not path.parent.is_dir():
             raise UsageError(path.parent, "no such folder", "make it first")
         if not os.access(path.parent, os.W_OK):
             raise UsageError(path.parent, "cannot be written to", "choose another folder")
-    if found == beside or found in beside.parents or beside in found.parents:
-        raise UsageError(beside, "the working folder and the output lie in each other", "keep them apart")
     return found, beside
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from surgery.applying.run import Run
-from surgery.applying.steps.patch import checkpoint_id, is_staged
+from surgery.applying.steps.patch import Patch, checkpoint_id, is_staged
 from surgery.applying.steps.step import Cost, Step
 from surgery.errors import GateError
 from surgery.versions import library_versions
@@ -30,6 +30,7 @@ class Diff(Step):
     def do(self, run: Run) -> dict[str, Any]:
         found = list(self._violations(run))
         if found:
+            run.ledger.forget(Patch.name)  # so that the next run writes anew
             shown = "; ".join(found[:_SHOWN])
             raise GateError(
                 run.request.output,
