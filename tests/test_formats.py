@@ -4,7 +4,7 @@ import copy
 import json
 import struct
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import made_up_findings
@@ -244,18 +244,26 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     held_against(formats.AUDIT_STATE, header).assert_complete()
 
 
-def test_the_recipe_is_described_key_by_key():
-    from surgery import recipe
+def test_recipes_are_described():
+    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml")):
+        document = tomllib.loads(path.read_text())
+        if document.get("audit") is False:
+            del document["audit"]
+        held_against(formats.RECIPE, document)
 
-    example = tomllib.loads((Path(__file__).parent.parent / "recipes" / "testbed.toml").read_text())
-    held_against(formats.RECIPE, example)
-    sections = {
-        "model": recipe.ModelSection,
-        "corpus": recipe.CorpusSection,
-        "aggregate": recipe.AggregateSection,
-    }
-    known = {f"{name}.{one.name}" for name, section in sections.items() for one in fields(section)}
-    assert {one.path for one in formats.RECIPE.fields} == known | {"format", "description", "localize.*"}
+
+def test_the_state_of_an_application_is_described(tmp_path):
+    """Of neurons that are given: no model is run."""
+    memory = read_ground_truth()[0]
+    neurons = {"format": formats.NEURONS.tag, "layers": memory.neurons.as_json()}
+    (tmp_path / "neurons.json").write_text(json.dumps(neurons))
+    (tmp_path / "recipe.toml").write_text(
+        f'format = "{formats.RECIPE.tag}"\naudit = false\n[model]\nsource = "{PLANTED_FOLDER.resolve()}"\n'
+        '[localize]\nneurons = "neurons.json"\n'
+    )
+    surgery.apply_recipe(tmp_path / "recipe.toml", tmp_path / "out")
+    state = json.loads((tmp_path / "out.evidence" / "state.json").read_text())
+    held_against(formats.APPLY_STATE, state).assert_complete()
 
 
 def test_the_demo_is_described(tmp_path, monkeypatch):
@@ -295,7 +303,8 @@ def test_a_field_that_nobody_described_is_noticed(localized):
 
 
 def test_tags_are_those_that_the_code_writes():
-    from surgery import neurons, recipe
+    from surgery import neurons
+    from surgery.applying import ledger, recipe
     from surgery.auditing import store
     from surgery.auditing.report import document
     from surgery.checkpoint.edit import edit_file, manifest
@@ -303,7 +312,8 @@ def test_tags_are_those_that_the_code_writes():
     from surgery.localization import calibration_file, journal
 
     modules = (
-        neurons, recipe, store, document, manifest, calibration_file, journal, edit_file, harden, state,
+        neurons, recipe, ledger, store, document, manifest, calibration_file, journal, edit_file, harden,
+        state,
     )  # fmt: skip
     written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}

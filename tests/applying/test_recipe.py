@@ -43,7 +43,8 @@ def test_a_whole_recipe_is_read(tmp_path):
 
 
 def test_a_recipe_of_the_first_version_is_still_read(tmp_path):
-    text = '[corpus]\nprompts = "p.txt"\n[localize]\ncriterion = "noise-changed"\n[aggregate]\nper_layer = true\n'
+    text = '[corpus]\nprompts = "p.txt"\n[localize]\ncriterion = "noise-changed"\n'
+    text += "[aggregate]\nper_layer = true\n"
     read = read_recipe(recipe(tmp_path, OLD + text))
     assert (read.localize.settings.criterion, read.aggregate.per_layer) == ("noise-changed", True)
     assert read.audit is None and not read.audit_declined
