@@ -178,7 +178,7 @@ def hardened(model, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_the_manifest_is_described(model, hardened, tmp_path):
+def test_the_manifest_is_described(model, hardened, localized, tmp_path):
     source = Path(model.source)
     (source / "unet" / "model.onnx").write_bytes(b"x")  # left out, with its reason
     (source / "sample.png").write_bytes(b"x")  # left out, only counted
@@ -194,7 +194,12 @@ def test_the_manifest_is_described(model, hardened, tmp_path):
         "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
         "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
     }  # fmt: skip
-    recorded = surgery.record_audit(tmp_path / "out", audit)
+    audited = audit_document(made_up_findings.findings({"embedding": [0.02, 0.9]}, AUDIT), False)
+    audit |= {name: audited[name] for name in ("settings", "similarity", "versions")}
+    guided = {"settings": {**localized[0]["settings"], "guidance": 3.0}}
+    layers = {"layers": {layer: [row] for layer, row in rows.items()}}
+    (tmp_path / "neurons.json").write_text(json.dumps(localized[0] | guided | layers))
+    recorded = surgery.record_audit(tmp_path / "out", audit, neurons=tmp_path / "neurons.json")
     held_against(formats.MANIFEST, manifest, other, recorded).assert_complete()
 
 

@@ -11,8 +11,9 @@ from surgery.applying.steps.patch import checkpoint_id
 from surgery.applying.steps.step import Cost, Step
 from surgery.checkpoint.survey.source import FILE
 from surgery.publish.card import write_card
+from surgery.publish.method import localization_method
 from surgery.publish.stage import record_audit
-from surgery.publish.staged import CARD
+from surgery.publish.staged import CARD, SIGNATURE
 from surgery.versions import library_versions
 
 
@@ -25,6 +26,7 @@ class Card(Step):
         recipe, hashes = run.request.recipe, run.ledger.hashes
         return {
             "output": checkpoint_id(run),
+            "search": localization_method(run.neurons_file),
             "audit": hashes.of(run.audit_file) if recipe.audit is not None else None,
             "base_model": recipe.card.base_model,
             "fields": dict(recipe.card_fields),
@@ -40,7 +42,13 @@ class Card(Step):
         kept = _kept(run)
         if kept is None:  # else the card of an earlier recipe would be kept as the source's
             (request.output / CARD).unlink(missing_ok=True)
-        manifest = record_audit(request.output, run.audit_file if recipe.audit is not None else None)
+        # it is of the bytes that were there
+        (request.output / SIGNATURE).unlink(missing_ok=True)
+        manifest = record_audit(
+            request.output,
+            run.audit_file if recipe.audit is not None else None,
+            neurons=run.neurons_file,
+        )
         write_card(request.output, card=kept, base_model=recipe.card.base_model, fields=recipe.card_fields)
         published = manifest["published"]
         return {"audited": published["audit"] is not None, "open": published["gate"]["passed"]}
