@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from surgery.applying.recipe import Recipe
 from surgery.applying.request import Request, check_denoiser, make_request
 from surgery.applying.results import DONE, UNCHANGED, Applied, StepResult, gates_of
 from surgery.applying.run import Run
-from surgery.applying.steps.patch import check_free
+from surgery.applying.steps.patch import check_free, check_place, check_room
 from surgery.applying.steps.sequence import SEARCH, WRITE, steps_of
 from surgery.applying.steps.step import Step
 from surgery.errors import UsageError
@@ -80,8 +81,11 @@ def apply_recipe(
     try:
         check_free(run)
         processes.gather(None)  # nobody looks for the working folder any more: process 0 may make it
-        _fetch(request, processes)
-        results = _steps(run, on_step)
+        with run.ledger.held() if processes.is_main else nullcontext():
+            _fetch(request, processes)
+            check_place(run)
+            check_room(run)
+            results = _steps(run, on_step)
     except UsageError:
         if processes.is_main and not existed and run.ledger.is_empty:
             run.ledger.remove()  # nothing was done: nothing is left

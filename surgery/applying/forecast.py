@@ -16,7 +16,7 @@ from surgery.applying.recipe import Recipe
 from surgery.applying.request import make_request
 from surgery.applying.results import UNCHANGED
 from surgery.applying.run import Run
-from surgery.applying.steps.patch import check_free
+from surgery.applying.steps.patch import check_free, check_place
 from surgery.applying.steps.sequence import steps_of
 from surgery.errors import UsageError
 
@@ -103,6 +103,7 @@ def plan_recipe(recipe: Recipe | str | Path, output: str | Path, **asked: Any) -
         )
     run = Run(request, Ledger(request.work, request.output))
     check_free(run)
+    check_place(run)
     planned: list[PlannedStep] = []
     for step in steps_of(run):
         cost = step.cost(run)

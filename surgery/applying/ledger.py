@@ -8,9 +8,12 @@ left can be told from what a step with other inputs left: the one goes on, the o
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from surgery.errors import UsageError
 from surgery.files import json_text, write_atomically
 
 FORMAT = "surgery.apply-state/1"
-NAME = "state.json"
+NAME, LOCK = "state.json", "lock"
 NEW, STARTED, DAMAGED = "not done yet", "was interrupted", "what it left is missing or changed"
 
 
@@ -65,7 +68,7 @@ class Ledger:
     def __init__(self, work: Path, output: Path) -> None:
         self.work, self._path, self._output = work, work / NAME, str(output)
         document = _read(self._path)
-        if document is None and work.exists() and (not work.is_dir() or any(work.iterdir())):
+        if document is None and work.exists() and not _is_free(work):
             raise UsageError(work, "exists, and is no working folder of apply", "name another with --work")
         if document is not None and document["output"] != self._output:
             raise UsageError(
@@ -75,6 +78,26 @@ class Ledger:
         self.hashes = FileHashes(document["files"])
         self.claimed = bool(document["claimed"])
         self._steps: dict[str, Entry] = {name: Entry(**one) for name, one in document["steps"].items()}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other run out of the working folder; a killed run lets go by itself.
+
+        Raises:
+            UsageError: another run holds it.
+        """
+        self.work.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(self.work / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    self.work, "another run is at work in it", "wait for it, or name another with --work"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
 
     def entry(self, step: str) -> Entry | None:
         """What is known of a step."""
@@ -126,6 +149,11 @@ class Ledger:
             "files": self.hashes.as_json(),
         }
         write_atomically(self._path, json_text(document).encode())
+
+
+def _is_free(work: Path) -> bool:
+    """Whether a folder holds nothing but the lock of a run that did not come to its first step."""
+    return work.is_dir() and all(path.name == LOCK for path in work.iterdir())
 
 
 def digests(inputs: Mapping[str, Any]) -> dict[str, str]:

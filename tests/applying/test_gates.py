@@ -178,6 +178,7 @@ def everything(folder: Path) -> dict[Path, object]:
         (SEARCH, "", ("--model", "absent/folder/deep"), "no such file or folder"),
         (SEARCH, "", ("--model", "{taken}"), ""),
         (SEARCH, "", ("--dtype", "float8"), "float8"),
+        (SEARCH, "", ("-o", "{inside}"), "lies inside the source"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing(
@@ -187,7 +188,8 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "a file").write_text("somebody's")
     before = everything(tmp_path)
-    places = {"out": tmp_path / "out", "taken": tmp_path / "taken"}
+    places = {name: tmp_path / name for name in ("out", "taken")}
+    places["inside"] = PLANTED_FOLDER.resolve() / "new"
     words = [str(word).format(**places) for word in options]
     output = () if "-o" in words else ("-o", tmp_path / "out")
     status, out, error = surgery_run("apply", path, *output, *words)
@@ -246,6 +248,25 @@ def test_an_output_of_another_recipe_is_not_replaced(write_recipe, given_neurons
         apply_recipe(path, tmp_path / "out", work=tmp_path / "other.evidence")
     with pytest.raises(UsageError, match="is the working folder of"):
         apply_recipe(path, tmp_path / "second", work=tmp_path / "out.evidence")
+
+
+def test_a_full_disk_is_told_before_the_search(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(UsageError, match=r"needs 0\.01 GB, and 0\.00 GB are free"):
+        apply_recipe(write_recipe(), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out.evidence").exists()
+
+
+def test_two_runs_do_not_work_in_one_folder(write_recipe, given_neurons, tmp_path):
+    from surgery.applying.ledger import Ledger
+
+    given_neurons("localized")
+    path = write_recipe(body=GIVEN, head=NO_AUDIT)
+    with Ledger(tmp_path / "out.evidence", tmp_path / "out").held():
+        with pytest.raises(UsageError, match="another run is at work"):
+            apply_recipe(path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    assert apply_recipe(path, tmp_path / "out").passed
 
 
 def test_nothing_to_zero_writes_nothing(write_recipe, tmp_path, surgery_run):

@@ -15,6 +15,7 @@ from typing import Any
 from surgery.applying.hashes import digest_of, files_below
 from surgery.applying.run import Run
 from surgery.applying.steps.step import Cost, Step
+from surgery.checkpoint.edit.destination import check_output, check_space
 from surgery.checkpoint.formats.json_text import read_small_json
 from surgery.checkpoint.patch import PatchResult, patch
 from surgery.checkpoint.survey.roles import LEAVE_OUT
@@ -109,6 +110,27 @@ def check_free(run: Run) -> None:
         raise UsageError(
             output, f"exists, and not by a recipe with the working folder {run.work}", "choose a new output"
         )
+
+
+def check_place(run: Run) -> None:
+    """Refuse now the output that `patch` would refuse after the search.
+
+    Raises:
+        UsageError: it may not lie there: in the source, say.
+    """
+    if run.request.located.kind != FILE:
+        check_output(run.request.located, run.request.output)
+
+
+def check_room(run: Run) -> None:
+    """Refuse now what `patch` would refuse after the search.
+
+    Raises:
+        UsageError: the source cannot be patched, or the disk is too full.
+    """
+    entry = run.ledger.entry(Patch.name)
+    if entry is None or not entry.done:
+        check_space(run.request.output, Patch().cost(run).bytes)
 
 
 def checkpoint_id(run: Run) -> dict[str, str | None]:
