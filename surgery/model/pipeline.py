@@ -131,6 +131,18 @@ def load_pipeline(
     return model
 
 
+def type_name(device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> str:
+    """What `load_pipeline` would compute in with these arguments, by name: "float32", "mixed-float16", ...
+
+    Raises:
+        UsageError: as `load_pipeline` does for them.
+    """
+    if isinstance(dtype, str) and dtype in MIXED:
+        return dtype
+    kind = _dtype(dtype, _device(device))
+    return next(name for name, known in DTYPES.items() if known == kind)
+
+
 def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         if torch.cuda.is_available():

@@ -28,8 +28,8 @@ from surgery.errors import UsageError
 
 MOST_MEGABYTES = 500  # of the whole process; importing torch alone takes 220
 MOST_SECONDS = 5.0  # of the processor, at the pace below; what hangs runs into the timeout
-# Processor seconds are no fixed unit either: neighbors on the same core, or a slow machine, stretch them. So a
-# loop of plain Python runs before and after the command, and where it is slower than this, more is allowed.
+# Processor seconds are no fixed unit either: neighbors on the same core, or a slow machine, stretch them. So
+# a loop of plain Python runs before and after the command, and where it is slower than this, more is allowed.
 PACE_SECONDS = 0.06
 # the peak of this process alone (VmHWM): ru_maxrss also remembers the process that started it
 MEASURED = """
