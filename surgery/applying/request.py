@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from surgery.applying.recipe import Recipe, read_recipe
 from surgery.auditing.settings import AuditSettings
@@ -244,14 +243,3 @@ def _places(output: str | Path, work: str | Path | None) -> tuple[Path, Path]:
         if not os.access(path.parent, os.W_OK):
             raise UsageError(path.parent, "cannot be written to", "choose another folder")
     return found, beside
-
-
-def audit_asked(request: Request) -> dict[str, Any]:
-    """The files of an audit, by the names of `surgery.audit`."""
-    renamed = {"images": "images", "control_images": "control_images", "twin": "twin", "base": "base"}
-    asked: dict[str, Any] = {
-        argument: request.files[name] for name, argument in renamed.items() if name in request.files
-    }
-    if "ordinary" in request.files:
-        asked["ordinary_file"] = request.files["ordinary"]
-    return asked

@@ -99,12 +99,13 @@ def as_table(applied: Applied) -> str:
 
 
 def complaints(applied: Applied) -> list[str]:
-    """What must not be overlooked: every gate that said no, and an audit that was not made."""
+    """What must not be overlooked: warnings of the patch, gates that said no, an audit that was not made."""
+    warned = [f"warning: {one}" for one in applied.facts("patch").get("warnings", ())]
     failed = [f"{gate.says}: do not publish" for gate in applied.gates if not gate.passed]
     declined = [gate.says for gate in applied.gates if gate.passed and gate.name == "audit"]
     if applied.output is not None and not applied.facts("audit"):
         failed += [f"{says}, or leave it at `audit = false`" for says in declined]
-    return failed
+    return warned + failed
 
 
 def plan_table(plan: ApplyPlan) -> str:

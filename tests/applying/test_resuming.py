@@ -2,7 +2,11 @@
 
 import copy
 import json
+import signal
 import stat
+import subprocess
+import sys
+import time
 
 import pytest
 from small_recipes import AUDIT, CAPTIONS, PICTURE, SEARCH, write_small_recipe
@@ -178,3 +182,21 @@ def test_a_file_that_was_put_there_is_not_published(applied):
         apply_recipe(write_small_recipe(folder), folder / "out", device="cpu")
     stray.unlink()
     assert done(apply_recipe(write_small_recipe(folder), folder / "out", device="cpu")) == ["verify"]
+
+
+def test_a_real_kill_in_the_middle_of_the_audit(tmp_path):
+    """SIGKILL once the first unit of the audit is on the disk: that unit is not measured again."""
+    recipe = write_small_recipe(tmp_path)
+    words = [sys.executable, "-m", "surgery", "apply", recipe, "-o", tmp_path / "out", "--device", "cpu"]
+    running = subprocess.Popen([*map(str, words)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = tmp_path / "out.evidence" / "audit" / "state"
+    units: list = []
+    while not units and running.poll() is None:
+        units = [path for path in state.glob("*.json") if path.name != "header.json"]
+        time.sleep(0.002)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL and units and not (state.parent / "audit.json").exists()
+    applied = apply_recipe(recipe, tmp_path / "out", device="cpu")
+    assert done(applied) == ["audit", "card", "verify"] and applied.passed
+    work = json.loads((state.parent / "audit.json").read_text())["work"]
+    assert 0 < work["this_run"] < work["sample_forwards"]

@@ -71,7 +71,8 @@ class Localize(Step):
         )
         if run.processes.is_main:
             found.write(run.neurons_file)
-        return localization_facts(found.as_json())
+        skipped = 0 if request.corpus is None else request.corpus.broken_count
+        return {**localization_facts(found.as_json()), "rows_skipped": skipped}
 
     def cost(self, run: Run) -> Cost:
         settings = run.request.recipe.localize.settings
@@ -79,7 +80,9 @@ class Localize(Step):
         return Cost(forwards, "at least", note="the gate alone; every memorized prompt is then searched")
 
     def says(self, facts: Mapping[str, Any]) -> str:
-        return localization_words(facts)
+        skipped = facts["rows_skipped"]
+        unread = f"; {skipped} rows of the corpus could not be read" if skipped else ""
+        return localization_words(facts) + unread
 
 
 class GivenNeurons(Step):
