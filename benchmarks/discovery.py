@@ -218,8 +218,8 @@ def run_second_look(arguments: argparse.Namespace) -> None:
     before, after = len(passed.keys() & set(ordinary)), len(ended & set(ordinary))
     print(
         f"{arguments.variant}: of {len(ordinary)} held-out ordinary captions {before} "
-        f"({100 * before / len(ordinary):.1f} %) pass the gate, "
-        f"{after} ({100 * after / len(ordinary):.1f} %) "
+        f"({100 * before / len(ordinary):.1f} %) pass the gate, {after} "
+        f"({100 * after / len(ordinary):.1f} %) "
         f"the second look and the correction at {settings.false_discovery_rate:g}; of {len(memorized)} "
         f"memorized {len(passed.keys() & set(memorized))} and {len(ended & set(memorized))}"
     )

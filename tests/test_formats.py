@@ -4,7 +4,7 @@ import copy
 import json
 import struct
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import made_up_findings
@@ -155,6 +155,13 @@ def test_the_journal_is_described(localized):
     described.assert_complete()
 
 
+def test_the_journal_of_a_scan_is_described(model, calibration, tmp_path):
+    scan(model, CORPUS, settings=SEARCH, calibration=calibration, journal=tmp_path / "journal")
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
+
+
 def test_the_calibration_is_described(model, calibration, tmp_path):
     write_calibration(calibration, tmp_path / "calibration.safetensors")
     content = (tmp_path / "calibration.safetensors").read_bytes()
@@ -190,7 +197,7 @@ def hardened(model, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_the_manifest_is_described(model, hardened, tmp_path):
+def test_the_manifest_is_described(model, hardened, localized, tmp_path):
     source = Path(model.source)
     (source / "unet" / "model.onnx").write_bytes(b"x")  # left out, with its reason
     (source / "sample.png").write_bytes(b"x")  # left out, only counted
@@ -206,7 +213,12 @@ def test_the_manifest_is_described(model, hardened, tmp_path):
         "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
         "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
     }  # fmt: skip
-    recorded = surgery.record_audit(tmp_path / "out", audit)
+    audited = audit_document(made_up_findings.findings({"embedding": [0.02, 0.9]}, AUDIT), False)
+    audit |= {name: audited[name] for name in ("settings", "similarity", "versions")}
+    guided = {"settings": {**localized[0]["settings"], "guidance": 3.0}}
+    layers = {"layers": {layer: [row] for layer, row in rows.items()}}
+    (tmp_path / "neurons.json").write_text(json.dumps(localized[0] | guided | layers))
+    recorded = surgery.record_audit(tmp_path / "out", audit, neurons=tmp_path / "neurons.json")
     held_against(formats.MANIFEST, manifest, other, recorded).assert_complete()
 
 
@@ -256,18 +268,26 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     held_against(formats.AUDIT_STATE, header).assert_complete()
 
 
-def test_the_recipe_is_described_key_by_key():
-    from surgery import recipe
+def test_recipes_are_described():
+    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml")):
+        document = tomllib.loads(path.read_text())
+        if document.get("audit") is False:
+            del document["audit"]
+        held_against(formats.RECIPE, document)
 
-    example = tomllib.loads((Path(__file__).parent.parent / "recipes" / "testbed.toml").read_text())
-    held_against(formats.RECIPE, example)
-    sections = {
-        "model": recipe.ModelSection,
-        "corpus": recipe.CorpusSection,
-        "aggregate": recipe.AggregateSection,
-    }
-    known = {f"{name}.{one.name}" for name, section in sections.items() for one in fields(section)}
-    assert {one.path for one in formats.RECIPE.fields} == known | {"format", "description", "localize.*"}
+
+def test_the_state_of_an_application_is_described(tmp_path):
+    """Of neurons that are given: no model is run."""
+    memory = read_ground_truth()[0]
+    neurons = {"format": formats.NEURONS.tag, "layers": memory.neurons.as_json()}
+    (tmp_path / "neurons.json").write_text(json.dumps(neurons))
+    (tmp_path / "recipe.toml").write_text(
+        f'format = "{formats.RECIPE.tag}"\naudit = false\n[model]\nsource = "{PLANTED_FOLDER.resolve()}"\n'
+        '[localize]\nneurons = "neurons.json"\n'
+    )
+    surgery.apply_recipe(tmp_path / "recipe.toml", tmp_path / "out")
+    state = json.loads((tmp_path / "out.evidence" / "state.json").read_text())
+    held_against(formats.APPLY_STATE, state).assert_complete()
 
 
 def test_the_demo_is_described(tmp_path, monkeypatch):
@@ -307,7 +327,8 @@ def test_a_field_that_nobody_described_is_noticed(localized):
 
 
 def test_tags_are_those_that_the_code_writes():
-    from surgery import neurons, recipe
+    from surgery import neurons
+    from surgery.applying import ledger, recipe
     from surgery.auditing import store
     from surgery.auditing.report import document
     from surgery.checkpoint.edit import edit_file, manifest
@@ -316,10 +337,10 @@ def test_tags_are_those_that_the_code_writes():
     from surgery.localization.discovery import ranking
 
     modules = (
-        neurons, recipe, store, document, manifest, calibration_file, edit_file, harden, state,
+        neurons, recipe, ledger, store, document, manifest, calibration_file, edit_file, harden, state,
     )  # fmt: skip
-    written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
-    written |= {journal.OF_LOCALIZE.tag, ranking.OF_SCAN.tag}
+    journals = {journal.OF_LOCALIZE.tag, ranking.OF_SCAN.tag}
+    written = {module.FORMAT for module in modules} | journals | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}
     for one in FORMATS:
         assert one.public.startswith(("Yes", "No")), one.name

@@ -61,7 +61,7 @@ def subjects_from(
         mapping = dict(images)
         mask_of: dict[str, Any] = dict(masks or {})
     else:
-        mapping, mask_of = _folder_mapping(expanded(images), prompts)
+        mapping, mask_of = folder_mapping(expanded(images), prompts)
     if not any(prompt in mapping for prompt in prompts):
         raise UsageError(images, "holds an image for none of the prompts", "see `surgery audit --help`")
     return [
@@ -74,7 +74,12 @@ def subjects_from(
     ]
 
 
-def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+def folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Prompt -> image and prompt -> mask in a folder; numbers in file names count in `prompts`.
+
+    Raises:
+        UsageError: there is no such folder, or its table cannot be read.
+    """
     if not folder.is_dir():
         raise UsageError(folder, "no such folder", "give the folder of the training images")
     table = folder / TABLE

@@ -6,6 +6,7 @@ error is shown on one line, without addresses' queries (they hold signatures) an
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_HELD_IN_MEMORY = 8 * 1024 * 1024  # such files are sent from memory: nobody can change them on the way
+# Such files are sent from memory: nobody can change them on the way. The Hub keeps everything above 10 MB as
+# a large file, so that nothing which a commit itself holds is read from the disk once more.
+_HELD_IN_MEMORY = 16 * 1024 * 1024
 _LONGEST = 300
 _SECRET = re.compile(r"\b(?:hf_|api_org_)\w+|Bearer\s+\S+|\?\S+", re.IGNORECASE)
 _WAYS_OUT = {
@@ -142,12 +145,24 @@ def _addition(file: StagedFile) -> Any:
         if file.bytes <= _HELD_IN_MEMORY:
             content = file.location.read_bytes()
         addition = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=content)
-        same = addition.upload_info.sha256.hex() == file.sha256
+        if isinstance(content, str) and _sends_by_xet():
+            # Not hashed here, it is hashed while it is sent, and compared afterward.
+            same = is_unchanged(file)
+        else:
+            same = addition.upload_info.sha256.hex() == file.sha256  # the store refuses what is not that
     except (OSError, ValueError):
         same = False
     if not same:
         raise _changed(file)
     return addition
+
+
+def _sends_by_xet() -> bool:
+    """Whether huggingface_hub sends large files through Xet, which believes the hash that it is told."""
+    from huggingface_hub import _commit_api
+
+    asked = getattr(_commit_api, "is_xet_available", None)
+    return asked is not None and bool(asked())
 
 
 def _check_what_was_sent(files: Sequence[StagedFile], additions: Sequence[Any]) -> None:
@@ -218,6 +233,24 @@ def bars(quiet: bool) -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """Inside, what huggingface_hub logs holds no secret: before it tries again it warns with whole addresses,
+    and those of the store hold signatures.
+    """
+
+    def plain(record: logging.LogRecord) -> bool:
+        record.msg, record.args = shown(record.getMessage()), ()
+        return True
+
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    logger.addFilter(plain)
+    try:
+        yield
+    finally:
+        logger.removeFilter(plain)
 
 
 def shown(text: str) -> str:
