@@ -2,7 +2,7 @@
 
 `PromptLocalizer` holds what all prompts of a run share; calling it with a prompt gives a `PromptRecord`. Both
 strategies answer the same questions. `reference` asks them one by one as the published code does, its wasted
-denoiser passes included (every prediction is run twice, activations are collected through two more passes per
+denoiser passes included (every prediction is run twice, activations are collected through one more pass per
 step, the initial and the final set are evaluated again). `fast` infers, gallops, stops early and replays.
 """
 
@@ -66,7 +66,7 @@ class PromptLocalizer:
         self.calibration = calibration
         self.settings = settings
         self.thresholds = Thresholds.of(settings, calibration)
-        self.criterion = registry.criterion(settings.criterion)
+        self.criterion = calibration.criterion(settings.criterion)
         self.layers = value_layers(model.denoiser, settings.blocks, settings.projection)
         self.latents = seeded_latents(model, settings.seed, settings.seeds)
         self.is_reference = settings.strategy == "reference"
@@ -120,13 +120,13 @@ class PromptLocalizer:
             descent = Descent(activation, z, self.settings)
             selection = self._select(evaluator, descent, conditioning)
         with work.stage("refinement"):
-            threshold = self._refinement_threshold(selection)
+            threshold = self._refinement_threshold(selection, evaluator)
             try:
                 found = self._refine(evaluator, selection, z, threshold)
             except NotMonotone:
                 if selection.score is None:  # what the first step was inferred from does not hold
                     selection = select(descent, evaluator.score, self.thresholds.selection)
-                    threshold = self._refinement_threshold(selection)
+                    threshold = self._refinement_threshold(selection, evaluator)
                 found = FastRefinement(evaluator, selection, z, threshold).walk()
                 found.details["fell_back"] = True
         found.details["refinement_threshold"] = float(f"{threshold:.6g}")
@@ -167,11 +167,12 @@ class PromptLocalizer:
         thresholds = self.thresholds
         return self.settings.relative_refinement is None and thresholds.refinement == thresholds.selection
 
-    def _refinement_threshold(self, selection: Selection) -> float:
+    def _refinement_threshold(self, selection: Selection, evaluator: PromptEvaluator) -> float:
+        if self.settings.relative_refinement is not None:
+            every = {name: tuple(range(layer.out_features)) for name, layer in self.layers.items()}
+            return self.settings.relative_refinement * evaluator.score(NeuronSet(every))
         if selection.score is None:
             return self.thresholds.refinement
-        if self.settings.relative_refinement is not None:
-            return self.settings.relative_refinement * selection.score
         return self.thresholds.refinement if selection.resolved else selection.score
 
     def _refine(
@@ -201,7 +202,8 @@ class PromptLocalizer:
             threshold = self.calibration.threshold(self.criterion, on_fresh_seeds=True)
         latents = seeded_latents(self.model, self.settings.confirm_seed, self.settings.confirm_seeds)
         predictor = predictor_of(self.model, self.settings, work=self.predictor.work)
-        evaluator = PromptEvaluator(predictor, conditioning, latents, self.criterion)
+        criterion = self.calibration.criterion(self.settings.criterion, on_fresh_seeds=True)
+        evaluator = PromptEvaluator(predictor, conditioning, latents, criterion)
         if self.criterion.picks_seeds and not evaluator.judge(threshold).kept:
             return {"seeds": 0, "score": None, "threshold": float(f"{threshold:.6g}"), "broken": None}
         score = evaluator.score(neurons)
@@ -216,10 +218,9 @@ class PromptLocalizer:
 def collect_activations_as_published(
     predictor: NoisePredictor, latents: torch.Tensor, conditioning: Conditioning
 ) -> None:
-    """The two one-sample denoiser passes that the published code spends on activations in every step."""
+    """The one-sample denoiser pass that the published code spends on activations in every step."""
     wasted, predictor.wasted_passes = predictor.wasted_passes, False
     try:
-        for _ in range(2):
-            predictor.predict(latents[:1], conditioning)
+        predictor.predict(latents[:1], conditioning)
     finally:
         predictor.wasted_passes = wasted

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # What `localize` can work with; each is a detector for `scan` as well. The first is the default.
 CRITERIA: dict[str, str] = {
-    "seeds-diverge": "surgery.localization.criteria:SeedsDiverge",
+    "seeds-diverge": "surgery.localization.seeds_diverge:SeedsDiverge",
     "noise-changed": "surgery.localization.criteria:NoiseChanged",
 }
 # What `scan` can work with besides.

@@ -60,7 +60,7 @@ class LocalizeSettings:
     )
     seeds: int = setting(10, "latents that a prompt is judged on", group=SCORING, metavar="N", least=2)
     seed: int = setting(
-        0, "generator seed that these latents are drawn with", group=SCORING, metavar="N", least=0
+        1, "generator seed that these latents are drawn with", group=SCORING, metavar="N", least=0
     )
     cutoff: float | None = setting(
         None,
@@ -84,7 +84,7 @@ class LocalizeSettings:
     )
     relative_refinement: float | None = setting(
         None,
-        "refinement threshold = F x the score that the initial set reached",
+        "refinement threshold = F x the score with all neurons off",
         group=METHOD,
         metavar="F",
         least=0,
