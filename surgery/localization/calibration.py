@@ -36,7 +36,7 @@ TEXT_BATCH = 64
 # The file lists these first and in this order, whatever the order in the registry.
 LISTED_FIRST = (
     "pairs", "prompts", "same_seed", "noise_magnitude", "upper_seeds", "best_tile", "seed_matches",
-    "agreeing_seeds",
+    "agreeing_seeds", "own_replica", "strangers_image",
 )  # fmt: skip
 
 Progress = Callable[[str, int, int], None]
@@ -232,7 +232,8 @@ def predictions_of(
         some = prompts[start : start + together]
         conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
         noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
-        yield some, Predictions(noise.unflatten(0, (len(some), len(latents))), latents, empty)
+        noise = noise.unflatten(0, (len(some), len(latents)))
+        yield some, Predictions(noise, latents, empty, predictor.noise_rate)
 
 
 def predictor_of(model: LiveModel, settings: LocalizeSettings, **more: Any) -> NoisePredictor:

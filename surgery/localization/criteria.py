@@ -54,16 +54,23 @@ class Predictions:
         latents: float32 [seeds, channels, height, width].
         empty: gives the prediction for the empty prompt on the latents; costs the denoiser S sample-forwards
             when it is first called.
+        noise_rate: sqrt(1 - alphas_cumprod) at the timestep predicted at.
     """
 
     noise: torch.Tensor
     latents: torch.Tensor
     empty: Callable[[], torch.Tensor]
+    noise_rate: float = 1.0
 
     @cached_property
     def differences(self) -> torch.Tensor:
         """The noise differences, float32 [prompts, seeds, channels, height, width]."""
         return noise_differences(self.noise, self.latents)
+
+    @cached_property
+    def sketches(self) -> torch.Tensor:
+        """The clean latents predicted in one step, up to a factor; the shape of `noise`."""
+        return self.latents.to(self.noise.device) - self.noise_rate * self.noise
 
     @cached_property
     def pairwise(self) -> torch.Tensor:
@@ -143,6 +150,10 @@ class Criterion(Detector, Protocol):
         """
         return self
 
+    def shown(self, targets: Mapping[str, torch.Tensor]) -> Criterion:
+        """This criterion with the latents [channels, height, width] of prompts' training images."""
+        return self
+
     def of_prompt(self, prompt: str) -> Criterion:
         """This criterion for one prompt: itself, unless prompts have something of their own."""
         return self
@@ -174,7 +185,7 @@ class Criterion(Detector, Protocol):
 
         Args:
             ablated: what `look` saw of n seeds with neurons off, [n, channels, height, width].
-            unablated: gives those of the same seeds with nothing off, same shape.
+            unablated: gives what it sees of all `seeds` seeds with nothing off, in the same order.
             seeds: how many seeds there are.
             window: for MS-SSIM.
         """
@@ -231,7 +242,7 @@ class NoiseChanged(Criterion):
     def bound(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
     ) -> float:
-        return float(ms_ssim(ablated, unablated(), window, one_range=True).max())
+        return float(ms_ssim(ablated, unablated()[: len(ablated)], window, one_range=True).max())
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         return math.ceil(len(pairwise) / 4)

@@ -8,15 +8,16 @@ step, the initial and the final set are evaluated again). `fast` infers, gallops
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from surgery.localization import registry
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
+from surgery.localization.confirmation import Confirmation, rounded
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
 from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.fast import FastRefinement, Found
@@ -24,6 +25,8 @@ from surgery.localization.search.monotone import NotMonotone
 from surgery.localization.search.published_walk import refine, select
 from surgery.localization.search.selection import Descent, Selection, gallop, without_duplicates
 from surgery.localization.settings import LocalizeSettings
+from surgery.measures.pictures import encode_pictures
+from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
@@ -59,14 +62,31 @@ class PromptLocalizer:
         model: the live model.
         calibration: of this model, made with the same seeds and timestep.
         settings: what to do.
+        subjects: prompts with their training images and masks, where there are any.
     """
 
-    def __init__(self, model: LiveModel, calibration: Calibration, settings: LocalizeSettings) -> None:
+    def __init__(
+        self,
+        model: LiveModel,
+        calibration: Calibration,
+        settings: LocalizeSettings,
+        subjects: Sequence[Subject] = (),
+    ) -> None:
         self.model = model
         self.calibration = calibration
         self.settings = settings
         self.thresholds = Thresholds.of(settings, calibration)
-        self.criterion = calibration.criterion(settings.criterion)
+        pictured = {one.prompt: one.image for one in subjects if one.image is not None}
+        targets = {prompt: encode_pictures(model, image[None])[0] for prompt, image in pictured.items()}
+        self.images = sorted(pictured)
+        # Which images they were, for the journal: records made with others are refused.
+        self.images_digest = hashlib.sha256(
+            b"".join(prompt.encode() + pictured[prompt].numpy().tobytes() for prompt in self.images)
+        ).hexdigest()
+        self.criterion = calibration.criterion(settings.criterion).shown(targets)
+        self.confirmation = Confirmation(
+            model, calibration, settings, {one.prompt: one for one in subjects}, targets
+        )
         self.layers = value_layers(model.denoiser, settings.blocks, settings.projection)
         self.latents = seeded_latents(model, settings.seed, settings.seeds)
         self.is_reference = settings.strategy == "reference"
@@ -84,18 +104,23 @@ class PromptLocalizer:
         with work.stage("gate"):
             conditioning = encode_prompts(self.model, [prompt])
             evaluator = PromptEvaluator(
-                self.predictor, conditioning, self.latents, self.criterion, replays=not self.is_reference
+                self.predictor,
+                conditioning,
+                self.latents,
+                self.criterion.of_prompt(prompt),
+                replays=not self.is_reference,
             )
             gate = evaluator.judge(self.thresholds.gate)
         if not gate.kept:
+            details = {"parts": {"before": _unablated_parts(evaluator)}, "evaluations": 1}
             return PromptRecord(
-                prompt, NOT_MEMORIZED, gate.score, details={"evaluations": 1, "work": work.as_json()}
+                prompt, NOT_MEMORIZED, gate.score, details={**details, "work": work.as_json()}
             )
         selection, found = self._search(evaluator, conditioning, work)
         neurons = NeuronSet.from_pairs(found.neurons)
         evaluations = evaluator.evaluations
         with work.stage("confirmation"):
-            confirmed = self._confirm(conditioning, neurons)
+            confirmed = self.confirmation.on_noise(prompt, conditioning, neurons, work)
         details = {
             "kept_seeds": list(gate.kept),
             "theta": selection.step.theta,
@@ -104,6 +129,10 @@ class PromptLocalizer:
             "duplicates": len(selection.neurons) - len(set(selection.neurons)),
             "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
             **found.details,
+            "parts": {
+                "before": _unablated_parts(evaluator),
+                "after": rounded(evaluator.parts.get(neurons, {})),
+            },
             "confirmed": confirmed,
             "evaluations": evaluations,
             "work": work.as_json(),
@@ -194,25 +223,11 @@ class PromptLocalizer:
         # The threshold is the set's own score here, so that chance decides: nothing can be inferred.
         return tests.walk()
 
-    def _confirm(self, conditioning: Conditioning, neurons: NeuronSet) -> dict[str, Any] | None:
-        if not self.settings.confirm_seeds:
-            return None
-        threshold = self.settings.selection_threshold
-        if threshold is None:
-            threshold = self.calibration.threshold(self.criterion, on_fresh_seeds=True)
-        latents = seeded_latents(self.model, self.settings.confirm_seed, self.settings.confirm_seeds)
-        predictor = predictor_of(self.model, self.settings, work=self.predictor.work)
-        criterion = self.calibration.criterion(self.settings.criterion, on_fresh_seeds=True)
-        evaluator = PromptEvaluator(predictor, conditioning, latents, criterion)
-        if self.criterion.picks_seeds and not evaluator.judge(threshold).kept:
-            return {"seeds": 0, "score": None, "threshold": float(f"{threshold:.6g}"), "broken": None}
-        score = evaluator.score(neurons)
-        return {
-            "seeds": len(evaluator.latents),
-            "score": float(f"{score:.6g}"),
-            "threshold": float(f"{threshold:.6g}"),
-            "broken": score <= threshold,
-        }
+
+def _unablated_parts(evaluator: PromptEvaluator) -> dict[str, float]:
+    if NeuronSet() not in evaluator.parts:
+        evaluator.unablated_score()
+    return rounded(evaluator.parts[NeuronSet()])
 
 
 def collect_activations_as_published(

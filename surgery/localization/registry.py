@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CRITERIA: dict[str, str] = {
     "seeds-diverge": "surgery.localization.seeds_diverge:SeedsDiverge",
     "noise-changed": "surgery.localization.criteria:NoiseChanged",
+    "target-gone": "surgery.localization.target_gone:TargetGone",
 }
 # What `scan` can work with besides.
 DETECTORS: dict[str, str] = {

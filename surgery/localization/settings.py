@@ -41,6 +41,7 @@ class LocalizeSettings:
     - guidance: None scores the conditional prediction alone.
     - step_index: 1 is the second timestep, as in the published code.
     - confirm_seed: must differ from `seed`.
+    - confirm_pictures: see `surgery.localization.confirmation`; none where confirm_seeds is 0.
     - include_unresolved: without it, unresolved prompts are not refined either.
     """
 
@@ -148,6 +149,13 @@ class LocalizeSettings:
     confirm_seed: int = setting(
         1_000_003,
         "generator seed that the fresh latents are drawn with",
+        group=CONFIRMATION,
+        metavar="N",
+        least=0,
+    )
+    confirm_pictures: int = setting(
+        6,
+        "pictures of a memorized prompt with the final set off, at the pipeline's own guidance; 0: none",
         group=CONFIRMATION,
         metavar="N",
         least=0,

@@ -91,6 +91,12 @@ class NoisePredictor:
         self.first_timestep = timesteps[0].to("cpu")
         self._unconditional = encode_prompts(self.model, [""]) if self.guidance is not None else None
 
+    @property
+    def noise_rate(self) -> float:
+        """The share of noise in latents of its timestep: sqrt(1 - alphas_cumprod)."""
+        signal = float(self.model.pipeline.scheduler.alphas_cumprod[int(self.timestep)])
+        return float((1 - signal) ** 0.5)
+
     @torch.no_grad()
     def predict(
         self,

@@ -15,10 +15,14 @@ that belongs to 999).
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor
+from surgery.model.pipeline import LiveModel
+from surgery.model.replay import BlockReplay
 from surgery.neurons import NeuronSet
 
 FIRST_TIMESTEP = 0.98  # of the schedule; at its very end some models keep no signal at all
@@ -66,3 +70,32 @@ def sketches(
         if following is not None:
             state = signal[following].sqrt() * clean + (1 - signal[following]).sqrt() * noise
     return clean
+
+
+@torch.no_grad()
+def first_sketches(
+    predictor: NoisePredictor,
+    latents: torch.Tensor,
+    conditioning: Conditioning,
+    neurons: NeuronSet | None = None,
+    replay: BlockReplay | None = None,
+) -> torch.Tensor:
+    """Sketches of one step, at the predictor's own timestep: one denoiser pass a latent, and replayable.
+
+    Arguments and result as in `sketches` and `NoisePredictor.predict`; in float32 on the model's device, and
+    scaled by the signal rate (nearly none is left at the noisy end), so that numbers stay of order 1.
+    """
+    noise = predictor.predict(latents, conditioning, neurons, replay)
+    return as_sketches(predictor, noise, latents)
+
+
+def as_sketches(predictor: NoisePredictor, noise: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """The sketches of one step that noise predictions at the predictor's timestep stand for, same shape."""
+    return latents.to(noise.device, torch.float32) - predictor.noise_rate * noise
+
+
+def own_guidance(model: LiveModel) -> float:
+    """The guidance scale that the pipeline draws with when nobody names one: 7.5 for SD, 5 for SDXL."""
+    parameter = inspect.signature(type(model.pipeline).__call__).parameters.get("guidance_scale")
+    default = parameter.default if parameter is not None else 1.0
+    return float(default) if isinstance(default, int | float) else 1.0

@@ -144,7 +144,7 @@ class PromptEvaluator:
 
     def _bound(self, neurons: NeuronSet, seen: torch.Tensor) -> float:
         count, seeds = len(seen), len(self.latents)
-        parts = self.criterion.parts(seen, lambda: self.unablated[:count], seeds, self.window)
+        parts = self.criterion.parts(seen, lambda: self.unablated, seeds, self.window)
         if count == seeds:
             self.parts[neurons] = parts
         return self.criterion.score_of(parts)
