@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="training images, named as for `surgery audit`; target-gone and the confirmation compare with them",
+        help="training images, named as for `surgery audit`: target-gone and the confirmation use them",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit 3 if a prompt stays unresolved or unconfirmed"

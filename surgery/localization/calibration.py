@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -26,9 +26,10 @@ from surgery.localization.activations import Moments, activations
 from surgery.localization.criteria import Criterion, Detector, Predictions
 from surgery.localization.distribution import Distribution
 from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
-from surgery.model.conditioning import encode_prompts
+from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
+from surgery.model.sketches import sketches
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.versions import library_versions
 
@@ -233,7 +234,12 @@ def predictions_of(
         conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
         noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
         noise = noise.unflatten(0, (len(some), len(latents)))
-        yield some, Predictions(noise, latents, empty, predictor.noise_rate)
+        draw = partial(_drawn, predictor, latents[:1], conditioning.select(slice(0, 1)))
+        yield some, Predictions(noise, latents, empty, predictor.noise_rate, draw)
+
+
+def _drawn(predictor: NoisePredictor, latents: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    return sketches(predictor, latents, conditioning)[0]
 
 
 def predictor_of(model: LiveModel, settings: LocalizeSettings, **more: Any) -> NoisePredictor:

@@ -55,12 +55,15 @@ class Predictions:
         empty: gives the prediction for the empty prompt on the latents; costs the denoiser S sample-forwards
             when it is first called.
         noise_rate: sqrt(1 - alphas_cumprod) at the timestep predicted at.
+        draw: sketches the first prompt's picture from the first latent in a few steps: [channels, height,
+            width]; costs the denoiser as many sample-forwards.
     """
 
     noise: torch.Tensor
     latents: torch.Tensor
     empty: Callable[[], torch.Tensor]
     noise_rate: float = 1.0
+    draw: Callable[[], torch.Tensor] | None = None
 
     @cached_property
     def differences(self) -> torch.Tensor:

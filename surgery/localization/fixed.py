@@ -6,7 +6,7 @@ cut into tiles; in each, the differences between neighboring values are compared
 1. `agreement` of a tile = (variance of the mean over seeds) / (mean over seeds of the variance), on a scale
    where independent seeds give 0 and equal ones 1. Differences, because a slow shading may shift with the
    seed while everything drawn on it stays.
-2. A tile is fixed where its agreement reaches half of the highest tile's; at least a quarter of the tiles
+2. A tile is fixed where its agreement reaches 0.6 of the highest tile's; at least a quarter of the tiles
    are, so that a single chance agreement cannot stand for the picture.
 
 No mask is needed. An ordinary prompt gets tiles too, those where it happens to agree: what is measured there
@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 
 TILES = 4  # a side
-SHARE_OF_HIGHEST = 0.5
+SHARE_OF_HIGHEST = 0.6
 LEAST_SHARE = 0.25  # of the tiles
 
 

@@ -149,10 +149,10 @@ class TargetGone(Criterion):
     def calibration_values(self, one: Predictions, before: Predictions | None) -> dict[str, list[float]]:
         sketches = one.sketches[0]
         values = {OWN: [float(self.likeness(sketches, sketches).max())]}
-        if before is not None:
-            # A picture that has nothing to do with the prompt, nor with the seed.
-            stranger = replace(self, target=before.sketches[0][-1].roll((3, 5), (-2, -1)))
-            values[STRANGERS] = [float(stranger.likeness(sketches[:-1], sketches).max())]
+        if before is not None and before.draw is not None:
+            # Another prompt's picture; the seed that it was drawn from is left out.
+            stranger = replace(self, target=before.draw())
+            values[STRANGERS] = [float(stranger.likeness(sketches[1:], sketches).max())]
         return values
 
     @property
