@@ -112,7 +112,7 @@ class PromptLocalizer:
             )
             gate = evaluator.judge(self.thresholds.gate)
         if not gate.kept:
-            details = {"parts": {"before": _unablated_parts(evaluator)}, "evaluations": 1}
+            details = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
             return PromptRecord(
                 prompt, NOT_MEMORIZED, gate.score, details={**details, "work": work.as_json()}
             )
@@ -130,7 +130,7 @@ class PromptLocalizer:
             "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
             **found.details,
             "parts": {
-                "before": _unablated_parts(evaluator),
+                "before": rounded(evaluator.gate_parts),
                 "after": rounded(evaluator.parts.get(neurons, {})),
             },
             "confirmed": confirmed,
@@ -222,12 +222,6 @@ class PromptLocalizer:
             return tests.search(self.settings.spot_checks)
         # The threshold is the set's own score here, so that chance decides: nothing can be inferred.
         return tests.walk()
-
-
-def _unablated_parts(evaluator: PromptEvaluator) -> dict[str, float]:
-    if NeuronSet() not in evaluator.parts:
-        evaluator.unablated_score()
-    return rounded(evaluator.parts[NeuronSet()])
 
 
 def collect_activations_as_published(

@@ -49,6 +49,7 @@ class PromptEvaluator:
 
     Attributes:
         gate: filled by `judge`: the unablated score and the kept seeds.
+        gate_parts: filled by `judge`: the numbers that the unablated score is made of, over all seeds.
         parts: of every set that was scored over all kept seeds: the numbers its score is made of, by name.
     """
 
@@ -67,6 +68,7 @@ class PromptEvaluator:
         self.window = window_of(*latents.shape[-2:])
         self.evaluations = 0
         self.gate = Gate(0.0, ())
+        self.gate_parts: dict[str, float] = {}
         self.parts: dict[NeuronSet, dict[str, float]] = {}
         # With guidance a batch holds every latent twice: stored outputs would not line up with the latents.
         usable = replays and criterion.replays and predictor.guidance is None
@@ -92,6 +94,7 @@ class PromptEvaluator:
             seen = self._look(NeuronSet(), 0, len(self.latents))
         pairwise = self.criterion.pairwise(seen, self.window)
         self.gate = self.criterion.gate(pairwise, threshold)
+        self.gate_parts = self.criterion.parts(seen, lambda: seen, len(seen), self.window)
         # Seeds that agree most come first: they are the ones on which a failing test shows soonest.
         kept = torch.tensor(self.gate.kept, dtype=torch.long)
         if len(kept) > 1:
