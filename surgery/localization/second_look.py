@@ -106,7 +106,8 @@ class SecondLook:
             return None
         latents = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
         look = cls(calibration, latents, settings.false_discovery_rate)
-        return look if look.ordinary else None
+        fewest = min((one.count for one in look.ordinary.values()), default=0)
+        return look if fewest >= FEWEST_PROMPTS else None
 
     def __init__(self, calibration: Calibration, latents: torch.Tensor, level: float) -> None:
         self.latents = latents
@@ -119,7 +120,7 @@ class SecondLook:
         self.ordinary = {
             name.removeprefix(FRESH): one
             for name, one in calibration.scores.items()
-            if name.startswith(FRESH) and one.count >= FEWEST_PROMPTS
+            if name.startswith(FRESH)
         }
 
     def __call__(self, predictor: NoisePredictor, prompt: str) -> Look:
@@ -229,6 +230,8 @@ def corrected(records: Sequence[PromptRecord], rate: float) -> list[PromptRecord
             result.append(replace(record, details=details))
             continue
         kept = {name: details[name] for name in ("second_look", "evaluations", "work")}
+        if "parts" in details:
+            kept["parts"] = {"before": details["parts"]["before"]}
         result.append(
             replace(
                 record,

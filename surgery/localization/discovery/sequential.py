@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
-from surgery.localization.criteria import Detector, Predictions
+from surgery.localization.criteria import Detector
 from surgery.localization.discovery.looks import Looks
+from surgery.localization.predictions import Predictions
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor
 
@@ -152,7 +153,12 @@ class SequentialScorer:
         if seeds == len(self.latents):
             back = sorted(range(seeds), key=chosen.__getitem__)
             noise, chosen = noise[:, back], list(range(seeds))
-        return Predictions(noise, self.latents[chosen], lambda: self._empty_prompt()[chosen])
+        return Predictions(
+            noise,
+            self.latents[chosen],
+            lambda: self._empty_prompt()[chosen],
+            self.predictor.noise_rate,
+        )
 
     def _empty_prompt(self) -> torch.Tensor:
         if self._empty is None:
