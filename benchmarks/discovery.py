@@ -39,14 +39,18 @@ from PIL import Image
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, calibrate, predictor_of
 from surgery.localization.calibration_file import read_calibration, write_calibration
+from surgery.localization.criteria import Gate
 from surgery.localization.discovery.hashes import as_array, distances, picture_hash
 from surgery.localization.discovery.near_duplicates import near_duplicates
 from surgery.localization.discovery.sequential import SequentialScorer, SequentialTest
 from surgery.localization.discovery.settings import ScanSettings
+from surgery.localization.one_prompt import PromptLocalizer
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, PromptRecord
 from surgery.localization.scan import scan
+from surgery.localization.search.evaluation import PromptEvaluator
 from surgery.localization.second_look import SecondLook, corrected
 from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
+from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.testbed.captions import ordinary_descriptions, ordinary_titles
@@ -190,6 +194,17 @@ def run_simulation(arguments: argparse.Namespace) -> None:
     )
 
 
+def judged(localizer: PromptLocalizer, caption: str) -> Gate:
+    """What the gate of `localize` says of a caption."""
+    evaluator = PromptEvaluator(
+        localizer.predictor,
+        encode_prompts(localizer.model, [caption]),
+        localizer.latents,
+        localizer.criterion.of_prompt(caption),
+    )
+    return evaluator.judge(localizer.thresholds.gate)
+
+
 def run_second_look(arguments: argparse.Namespace) -> None:
     """See the module's docstring."""
     model, settings = model_of(arguments.variant), LocalizeSettings()
@@ -197,10 +212,10 @@ def run_second_look(arguments: argparse.Namespace) -> None:
     ordinary = held_out_titles(arguments.titles) + held_out_descriptions(arguments.descriptions)
     memorized = [memory.caption for memory in read_ground_truth()]
     corpus = memorized + ordinary
-    gated = scan(model, corpus, settings=settings, calibration=calibration, search=ScanSettings())
     look = SecondLook.of(model, calibration, settings)
     assert look is not None
-    passed = {one.prompt: one.score for one in gated.records if one.memorized}
+    localizer = PromptLocalizer(model, calibration, settings)
+    passed = {caption: gate.score for caption in corpus if (gate := judged(localizer, caption)).kept}
     predictor, records = predictor_of(model, settings), []
     for caption in corpus:
         if caption not in passed:
