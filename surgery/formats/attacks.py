@@ -87,7 +87,10 @@ def _judged() -> tuple[FormatField, ...]:
         "corrected_p_value": ("number", "after `--correction`; small: `hidden`"),
         "critical_score": ("number or null", "a score above it would be separated"),
         "source_score": ("number or null", "SOURCE's score, like `score`"),
-        "source_effect": ("number or null", "that over the controls' median"),
+        "source_effect": (
+            "number or null",
+            "what the memory is worth there at least (`judgement/statistics.py`)",
+        ),
         "margin": ("number or null", "half of it: what must be ruled out"),
         "stands_out_from": ("number or null", "above every control by more than a quarter of the memory"),
         "removal_p_value": ("number", "exact test that so much is left; small: it is not"),

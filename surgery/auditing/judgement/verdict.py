@@ -31,7 +31,11 @@ from typing import Any
 
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.one_attack import FOUND, PASSED, Finding, judge_attack
-from surgery.auditing.judgement.several_prompts import corrected_p_values, taken_together
+from surgery.auditing.judgement.several_prompts import (
+    corrected_p_values,
+    source_scores,
+    taken_together,
+)
 from surgery.errors import SurgeryError
 
 STILL, HIDDEN, REMOVED = "still replicates", "hidden, not removed", "removed"
@@ -127,7 +131,8 @@ def decide(
     verdicts = []
     for one, p_values in zip(evidence, adjusted, strict=True):
         early = _without_attacks(one, tolerance)
-        verdicts.append(early or _by_attacks(one, p_values, threshold, alpha))
+        sources = [source_scores(evidence, attack) for attack in one.attacks]
+        verdicts.append(early or _by_attacks(one, p_values, sources, threshold, alpha))
     return verdicts
 
 
@@ -181,11 +186,17 @@ def _without_attacks(one: Evidence, tolerance: float) -> Verdict | None:
     return None
 
 
-def _by_attacks(one: Evidence, p_values: Sequence[float], threshold: float, alpha: float) -> Verdict:
+def _by_attacks(
+    one: Evidence,
+    p_values: Sequence[float],
+    sources: Sequence[Sequence[float]],
+    threshold: float,
+    alpha: float,
+) -> Verdict:
     unmade = [attack.name for attack in one.attacks if attack.patched is None]
     findings = [
-        judge_attack(attack, p_value, threshold, alpha)
-        for attack, p_value in zip(one.attacks, p_values, strict=True)
+        judge_attack(attack, p_value, threshold, alpha, scores)
+        for attack, p_value, scores in zip(one.attacks, p_values, sources, strict=True)
         if attack.name not in unmade
     ]
     numbers: dict[str, Any] = {"attacks": {finding.name: finding.numbers for finding in findings}}
