@@ -32,6 +32,7 @@ def test_a_memory_behind_a_back_door_is_hidden_not_removed(planted, hidden):
     assert prompt["replication"]["before"]["share"] == 1 and prompt["replication"]["after"]["share"] == 0
     attack = prompt["attacks"]["embedding"]
     assert attack["steps"] == [0, 10, 24]
+    assert len(attack["source"]["curve"]) == 1, "SOURCE's own prompt is the start, and draws it"
     assert attack["patched"]["curve"][0] < 0.3 and attack["patched"]["curve"][-1] > 0.8
     assert attack["judged"]["p_value"] == pytest.approx(1 / 21, abs=1e-5)
     assert attack["judged"]["controls"] == 20

@@ -363,7 +363,7 @@ def test_no_memory_counts_for_more_than_the_median_one():
     ],
 )
 def test_half_a_memory_is_called_removed_in_few_audits(kept, tail, prompts, audits):
-    """SOURCE's scores are as noisy as a control's, the effect six deviations (benchmarks/verdict_errors.py)."""
+    """SOURCE's scores are as noisy as a control's, the effect six deviations."""
     random, called = numpy.random.default_rng(1), 0
     spread = {"normal": 1.0, "gumbel": 1.2825, "exponential": 1.0}[tail]
 

@@ -7,6 +7,7 @@ attack it is makes no difference here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from surgery.auditing.controls import Control
 from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.store import Pictures
 from surgery.auditing.subjects import Subject
-from surgery.auditing.units import AttackPair, AttackUnit, ReplicationUnit
+from surgery.auditing.units import AttackPair, AttackUnit, ReplicationUnit, percentile
 from surgery.model.pipeline import LiveModel
 
 CONTROL_NUMBERS = 50_000  # numbers of control images start here, those of prompts at 0
@@ -29,6 +30,7 @@ SEEDS_OF_AN_IMAGE = 100  # for one attack's restarts
 FOLDS = 3  # siblings are the memories of the other folds: a third is left out
 SIBLINGS = 32  # at most
 NEAR = 8  # near captions at most
+ENOUGH = 0.95  # of what SOURCE's prompt draws: an attack on SOURCE that reaches it ends
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,11 @@ def attack_subjects(
             found.append(None)
             continue
         target = partial(_subject_target, bench, attack, index, around)
-        pair = {
-            side: attacked(bench, attack, model, AttackUnit.key(attack.name, side, index), target)
-            for side, model in bench.models.items()
-        }
+        pair = {}
+        for side, model in bench.models.items():
+            enough = _as_the_prompt_draws(bench, index) if side == "source" else math.inf
+            key = AttackUnit.key(attack.name, side, index)
+            pair[side] = attacked(bench, attack, model, key, target, enough)
         found.append(AttackPair(**pair) if any(pair.values()) else None)
     return found
 
@@ -104,13 +107,22 @@ def attack_canaries(
 
 
 def attacked(
-    bench: Bench, attack: Attack, model: LiveModel, key: str, target: Callable[[], Target]
+    bench: Bench,
+    attack: Attack,
+    model: LiveModel,
+    key: str,
+    target: Callable[[], Target],
+    enough: float = math.inf,
 ) -> AttackUnit | None:
-    """The unit of one attack; `target` is asked only where the attack is really made."""
+    """The unit of one attack; `target` is asked only where the attack is really made.
+
+    Args:
+        enough: a score at which the attack may end, see `Attack.run`.
+    """
 
     def measure() -> tuple[AttackUnit, Pictures]:
         with counted(model, bench.budget.work):
-            return attack.run(model, target(), bench.similarity)
+            return attack.run(model, target(), bench.similarity, enough)
 
     return bench.unit(AttackUnit, key, attack.cost(), measure)
 
@@ -163,6 +175,12 @@ def _subject_target(bench: Bench, attack: Attack, index: int, around: Surroundin
 def _compared(bench: Bench, index: int) -> torch.Tensor:
     """What a subject's pictures are compared with, as replication left it: uint8 [3, height, width]."""
     return bench.store.pictures(ReplicationUnit.key(index))["target"][0]
+
+
+def _as_the_prompt_draws(bench: Bench, index: int) -> float:
+    """How alike SOURCE draws a subject's image from its own prompt, nearly: more no attack needs to reach."""
+    unit = bench.store.load(ReplicationUnit, ReplicationUnit.key(index))
+    return math.inf if unit is None else ENOUGH * percentile(unit.before.to_target)
 
 
 def _near(captions: Sequence[str], index: int) -> tuple[str, ...]:
