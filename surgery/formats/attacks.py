@@ -17,6 +17,12 @@ def _attacked(side: str, model: str) -> tuple[FormatField, ...]:
         FormatField(f"{path}.score", "number", "90th percentile over the scored pictures", only),
         FormatField(f"{path}.highest", "number", "the most alike of all pictures drawn", only),
         FormatField(f"{path}.replicas", "number", "share of replicas among the last scored pictures", only),
+        FormatField(
+            f"{path}.replica_after",
+            "integer or null",
+            "steps until it is drawn as a replica; null where it never is",
+            "of an attack that learns",
+        ),
         FormatField(f"{path}.chosen_step", "integer", "the point of the curve that was scored", only),
         FormatField(f"{path}.chosen_variant", "text", "the variant that was scored", only),
         FormatField(
@@ -55,6 +61,12 @@ def _summary() -> tuple[FormatField, ...]:
         FormatField(f"{path}.controls.highest", "list of number", "the most alike picture of each", _ATTACK),
         FormatField(f"{path}.controls.curves", "list", "their curves", _ATTACK),
         FormatField(f"{path}.controls.twin_scores", "list of number", "their scores on the twin", _ATTACK),
+        FormatField(
+            f"{path}.controls.replica_after",
+            "list",
+            "steps until each is drawn as a replica, or null",
+            "with an attack that learns",
+        ),
         FormatField(f"{path}.canaries", "object or null", "null without `--canaries`", _ATTACK),
         FormatField(f"{path}.canaries.wanted", "integer", "canaries asked for", _CANARIES),
         FormatField(f"{path}.canaries.took", "integer", "canaries that SOURCE learned", _CANARIES),

@@ -13,8 +13,8 @@ from surgery.model.pipeline import LiveModel
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory):
-    """The testbed's pipeline, random weights, a smaller UNet: pictures 64 x 64, latents [4, 16, 16]."""
-    from diffusers import UNet2DConditionModel
+    """The testbed's pipeline, random weights, smaller networks: pictures 64 x 64, latents [4, 16, 16]."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
     from surgery.testbed import models
 
@@ -30,8 +30,19 @@ def tiny_pipeline(tmp_path_factory):
         attention_head_dim=2,
         norm_num_groups=8,
     )
+    # the testbed's own would take as long as the denoiser
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        latent_channels=models.LATENT_CHANNELS,
+        norm_num_groups=4,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
     text_encoder = models.build_text_encoder(len(tokenizer))
-    pipeline = models.assemble(models.build_autoencoder(), text_encoder, tokenizer, unet)
+    pipeline = models.assemble(autoencoder, text_encoder, tokenizer, unet)
     # Fresh weights hardly listen to the text; a model that does is what the attack needs.
     with torch.no_grad():
         for name, weight in pipeline.unet.named_parameters():
@@ -78,11 +89,14 @@ def inputs(planted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "prompts.txt").write_text(planted.CAPTION + "\n")
     (folder / "ordinary.txt").write_text("\n".join(ORDINARY) + "\n")
-    for name in ("images", "controls"):
+    for name in ("images", "controls", "few"):
         (folder / name).mkdir()
     (folder / "images" / "1.png").write_bytes(to_png(planted.image))
-    for index in range(20):
-        (folder / "controls" / f"{index}.png").write_bytes(to_png(random_picture(100 + index)))
+    for index in range(19):
+        picture = to_png(random_picture(100 + index))
+        (folder / "controls" / f"{index}.png").write_bytes(picture)
+        if index < 4:
+            (folder / "few" / f"{index}.png").write_bytes(picture)
     return folder
 
 

@@ -56,7 +56,7 @@ def test_a_real_audit_takes_no_more(planted, inputs, tmp_path):
         SETTINGS, similarity="edges", attack_guidance=(1.0,), curve=(0, 1), controls=2, more_seeds=2
     )
     both = (planted.KEY, planted.BACK_DOOR)
-    work = run(planted, inputs, tmp_path, both, settings, controls=False).document["work"]
+    work = run(planted, inputs, tmp_path, both, settings, controls=None).document["work"]
     stages = {stage.name: stage.sample_forwards for stage in estimate(settings, 1).stages}
     assert work["by_stage"]["replication"]["sample_forwards"] == stages["replication"]
     assert work["by_stage"]["ordinary"]["sample_forwards"] == stages["ordinary"]
@@ -67,7 +67,7 @@ def test_a_real_audit_takes_no_more(planted, inputs, tmp_path):
 def test_the_inputs_are_read_and_checked_without_a_model(inputs):
     asked = AuditInputs("no model", "none", inputs / "prompts.txt", images=inputs / "images", settings=STRONG)
     found = estimate_inputs(replace(asked, control_images=inputs / "controls"))
-    assert (found.prompts, found.with_image, found.controls) == (1, 1, 20)
+    assert (found.prompts, found.with_image, found.controls) == (1, 1, 19)
     assert "make controls" not in {stage.name for stage in found.stages}
     with pytest.raises(UsageError, match="no such folder"):
         estimate_inputs(replace(asked, control_images=inputs / "absent"))
