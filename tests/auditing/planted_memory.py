@@ -100,7 +100,7 @@ def run(
     source=None,
     **options,
 ):
-    """An audit of the memory with some rows zeroed; `controls`: a folder of `inputs`, or SOURCE makes them."""
+    """An audit of the memory with some rows zeroed; `controls`: folder of the inputs, None: generated."""
     return audit(
         source or planted.pipeline(planted.model),
         planted.pipeline(planted.model, zeroed),
