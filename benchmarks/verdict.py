@@ -50,17 +50,18 @@ TRUTH = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is audited: attacks, controls, and whether the twin is the floor."""
+    """How a model is audited: attacks, controls, steps of `output`, and whether the twin is the floor."""
 
     attack: tuple[str, ...]
     controls: int
+    output: str = "50"
     floor: bool = False
 
 
 PLANS = {
     "unpatched": Plan((), FINDING),
-    "zeroed": Plan(("output",), FINDING),
-    "closed": Plan(("output",), FINDING),
+    "zeroed": Plan(("output",), FINDING, "12"),
+    "closed": Plan(("output",), FINDING, "12,50"),
     "twin": Plan(("output", "embedding"), ALL),
     "hardened": Plan(("output", "embedding"), ALL, floor=True),
 }
@@ -251,6 +252,11 @@ def shown(unit: dict[str, Any] | None) -> str:
     return f"{unit['score']:.2f}" if unit else ""
 
 
+def steps_of(words: str) -> tuple[int, ...]:
+    """The points of a curve."""
+    return tuple(int(word) for word in words.split(","))
+
+
 def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
     """The settings of every audit, from the command line."""
     options: dict[str, Any] = {
@@ -267,7 +273,7 @@ def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
     }
     for name in ("curve", "output_curve", "relearn_curve", "revive_curve", "latent_curve"):
         if (given := getattr(parsed, name)) is not None:
-            options[name] = tuple(int(step) for step in given.split(","))
+            options[name] = steps_of(given)
     for name in ("similarity", "sscd"):
         if getattr(parsed, name) is not None:
             options[name] = getattr(parsed, name)
@@ -295,14 +301,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--curve", default="0,50,200")
-    parser.add_argument("--output-curve", default="50")
-    for name in ("relearn", "revive", "latent"):
+    for name in ("output", "relearn", "revive", "latent"):
         parser.add_argument(f"--{name}-curve")
     parser.add_argument("--attack-seeds", type=int, default=8)
     parser.add_argument("--canaries", type=int, default=0)
     parser.add_argument("--similarity", default=None, help="default: the package's")
     parser.add_argument("--sscd", default=None, help="SSCD file instead")
-    parser.add_argument("--ordinary", type=int, default=6)
+    parser.add_argument("--ordinary", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print the documents")
     return parser.parse_args()
 
@@ -327,7 +332,7 @@ def main() -> None:
                 memories=parsed.memories,
                 controls=plan.controls,
                 twin=parsed.twin if plan.floor else None,
-                options={**options, "attack": attack},
+                options={"output_curve": steps_of(plan.output), **options, "attack": attack},
             )
             share(folder, job)
             documents.append(run_job(job))
