@@ -77,6 +77,7 @@ def _run(
         passes_edit=attack.passes_edit,
         learns=attack.learns,
         counts=counts,
+        shortfall=attack.shortfall,
         controls=on_patched,
         controls_twin=on_twin,
         pairs=attack_subjects(bench, attack, around, wanted),

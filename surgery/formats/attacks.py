@@ -42,6 +42,9 @@ def _summary() -> tuple[FormatField, ...]:
         FormatField(f"{path}.passes_edit", "boolean", "whether it goes through the text alone", _ATTACK),
         FormatField(f"{path}.learns", "boolean", "whether it teaches the image to the weights", _ATTACK),
         FormatField(f"{path}.counts", "boolean", "whether it has a say in the verdict", _ATTACK),
+        FormatField(
+            f"{path}.shortfall", "text", "why it is weaker than its effort says; empty if it is not", _ATTACK
+        ),
         FormatField(f"{path}.attacked_prompts", "integer", "prompts attacked on PATCHED", _ATTACK),
         FormatField(
             f"{path}.replicating_after_attack",

@@ -13,8 +13,8 @@ from surgery.model.pipeline import LiveModel
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tmp_path_factory):
-    """The testbed's pipeline, random weights, smaller networks: pictures 64 x 64, latents [4, 16, 16]."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    """The testbed's pipeline, random weights, a smaller UNet: pictures 64 x 64, latents [4, 16, 16]."""
+    from diffusers import UNet2DConditionModel
 
     from surgery.testbed import models
 
@@ -30,19 +30,8 @@ def tiny_pipeline(tmp_path_factory):
         attention_head_dim=2,
         norm_num_groups=8,
     )
-    # the testbed's own would take as long as the denoiser
-    autoencoder = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8),
-        layers_per_block=1,
-        latent_channels=models.LATENT_CHANNELS,
-        norm_num_groups=4,
-        sample_size=64,
-        mid_block_add_attention=False,
-    )
     text_encoder = models.build_text_encoder(len(tokenizer))
-    pipeline = models.assemble(autoencoder, text_encoder, tokenizer, unet)
+    pipeline = models.assemble(models.build_autoencoder(), text_encoder, tokenizer, unet)
     # Fresh weights hardly listen to the text; a model that does is what the attack needs.
     with torch.no_grad():
         for name, weight in pipeline.unet.named_parameters():

@@ -11,6 +11,7 @@ from PIL import Image
 from planted_doors import model_with_door
 from planted_memory import ORDINARY, SETTINGS, run
 
+from surgery.auditing.attack import descent
 from surgery.auditing.audit import audit
 from surgery.auditing.budget import Budget
 from surgery.auditing.judgement import verdict
@@ -50,7 +51,7 @@ def test_a_memory_whose_every_way_is_shut_is_not_found_by_one_attack(planted, in
     assert result.document["phrase"] == "not found by embedding 24"
     attack = prompt["attacks"]["embedding"]
     assert attack["patched"]["score"] < 0.3 < attack["source"]["score"]
-    assert attack["judged"]["removal_p_value"] < 0.05 and not result.passes("attack")
+    assert attack["judged"]["removal_p_value"] == pytest.approx(1 / 20) and not result.passes("attack")
     page = (tmp_path / "one" / "audit.html").read_text()
     assert (
         planted.CAPTION not in page and planted.CAPTION not in (tmp_path / "one" / "audit.json").read_text()
@@ -63,6 +64,8 @@ def test_a_memory_that_two_attacks_reach_in_source_and_none_in_patched_is_remove
 ):
     # the real budgets take too long here; the rule is the same
     monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 1, "output": 20})
+    monkeypatch.setattr(descent, "FULL_BATCH", SETTINGS.attack_batch)
+    monkeypatch.setattr(descent, "FULL_GUIDANCE", 1.0)
     settings = replace(SETTINGS, attack=("embedding", "output"), curve=(0, 1), output_curve=(20,))
     source = model_with_door(planted, "output", planted.pipeline(planted.model)).pipeline
     shut = (planted.KEY, planted.BACK_DOOR)
@@ -74,7 +77,7 @@ def test_a_memory_that_two_attacks_reach_in_source_and_none_in_patched_is_remove
 
 
 def test_an_attack_that_does_not_reach_the_memory_in_source_decides_nothing(planted, inputs, tmp_path):
-    settings = replace(SETTINGS, attack=("output",), output_curve=(1,))
+    settings = replace(SETTINGS, attack=("output",), output_curve=(0,))
     result = run(planted, inputs, tmp_path, (planted.KEY, planted.BACK_DOOR), settings)
     assert result.document["prompts"][0]["code"] == "insensitive" and result.verdict == "not tested"
 

@@ -26,6 +26,19 @@ def test_the_word_that_could_come_out_is_the_verdicts_own():
     assert estimate(STRONG, 17, controls=24, twin=True).at_most.phrase.endswith("twin)")
 
 
+@pytest.mark.parametrize(
+    ("weaker", "why"),
+    [
+        ({"attack_batch": 1}, "1 noised copies per step"),
+        ({"learning_rate": 1e-9}, "a learning rate of 1e-09"),
+        ({"attack_guidance": (1.0,), "guidance": 1.0}, "no pictures at guidance 3"),
+    ],
+)
+def test_no_setting_buys_the_word_for_an_attack_that_cannot_see(weaker, why):
+    found = estimate(replace(STRONG, **weaker), 17)
+    assert found.at_most.word == "not found" and why in found.why
+
+
 def test_grafts_have_a_say_only_with_a_base_model():
     settings = replace(STRONG, attack=("embedding", "output", "graft"))
     assert "graft" not in estimate(settings, 3).at_most.phrase

@@ -73,6 +73,7 @@ def judge(*evidence, correction="benjamini-hochberg"):
         (prompt(embedding()), NOT_FOUND, "weak-attacks"),
         (prompt(output()), NOT_FOUND, "weak-attacks"),
         (prompt(embedding(effort=199), output()), NOT_FOUND, "weak-attacks"),
+        (prompt(embedding(shortfall="no pictures at guidance 3"), output()), NOT_FOUND, "weak-attacks"),
         (prompt(embedding(), replace(output(), effort=49)), NOT_FOUND, "weak-attacks"),
     ],
 )

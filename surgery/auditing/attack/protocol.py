@@ -132,6 +132,11 @@ class Attack(ABC):
     def effort(self) -> int:
         """What the whole attack spends: the number beside its name in a verdict."""
 
+    @property
+    def shortfall(self) -> str:
+        """Why the attack is weaker than its effort says; "" where it is not."""
+        return ""
+
     @abstractmethod
     def cost(self) -> int:
         """The sample-forwards of attacking one image on one model, with all pictures drawn, at most."""

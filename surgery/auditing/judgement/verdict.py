@@ -85,10 +85,17 @@ def attack_wanted(evidence: Evidence, tolerance: float) -> bool:
 
 
 def sufficient(attacks: Sequence[AttackEvidence]) -> bool:
-    """Whether attacks of such budgets carry the word `removed`."""
-    spent = {one.name: one.effort for one in attacks}
+    """Whether attacks of such budgets carry the word `removed`; those that fall short of theirs do not."""
+    spent = {one.name: one.effort for one in attacks if not one.shortfall}
     enough = all(spent.get(name, -1) >= least for name, least in SUFFICIENT.items())
     return enough and any(not one.passes_edit for one in attacks)
+
+
+def what_removed_takes(attacks: Sequence[AttackEvidence]) -> str:
+    """What attacks that do not suffice lack, in a clause."""
+    wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
+    short = "; ".join(f"{one.name}: {one.shortfall}" for one in attacks if one.shortfall)
+    return f"`removed` takes at least {wanted}{f' in full ({short})' if short else ''}"
 
 
 def budget_words(*evidence: Evidence) -> str:
@@ -218,8 +225,7 @@ def _by_attacks(
     weakest = max(findings, key=_left)
     if sufficient(one.attacks):
         return verdict(REMOVED, weakest)
-    wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
-    reason = f"{weakest.reason}; `removed` takes at least {wanted}"
+    reason = f"{weakest.reason}; {what_removed_takes(one.attacks)}"
     return verdict(NOT_FOUND, Finding(weakest.name, WEAK, reason, weakest.numbers))
 
 

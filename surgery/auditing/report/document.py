@@ -217,6 +217,7 @@ def _attack_summary(findings: Findings, attack: AttackFindings) -> dict[str, Any
         "passes_edit": attack.passes_edit,
         "learns": attack.learns,
         "counts": attack.counts,
+        "shortfall": attack.shortfall,
         "attacked_prompts": len(again),
         "replicating_after_attack": sum(again),
         "replicating_after_attack_interval": [round(low, 4), round(high, 4)],
