@@ -1,4 +1,4 @@
-"""How often does the verdict err? `python benchmarks/verdict_errors.py [--json]`, simulated, five minutes.
+"""How often does the verdict err? `python benchmarks/verdict_errors.py [--json]`, simulated, two minutes.
 
 Control scores are drawn from distributions one deviation wide: normal, Student's t with 3 degrees of freedom
 (both tails heavy), Gumbel and exponential (heavy upper tails). An image of which a share of the memory is
@@ -8,16 +8,16 @@ where no difference was seen), for the rule before this one (half of the memory 
 from the controls' median) and for ours, in one run:
 
 1. the share of audits in which one image is called removed, by how much of its memory is kept, audited alone
-   and among 17 prompts;
+   and among 17 prompts, SOURCE's effect being six deviations;
 2. the share of clean checkpoints of 17, 50 and 100 prompts that pass as a whole, prompts sharing their
-   controls.
+   controls, SOURCE's scores known.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 
@@ -32,7 +32,8 @@ from surgery.auditing.judgement.statistics import (
 )
 
 ALPHA, TRIALS = 0.05, 2000
-CONTROLS, EFFECTS, SHARES, PROMPTS = (19, 24, 39), (6.0, 10.0), (0.0, 0.25, 0.5, 0.75), (17, 50, 100)
+CONTROLS, CONTROLS_OF_MANY, PROMPTS = (19, 24), (24, 39, 79), (17, 50, 100)
+EFFECTS, SHARES = (6.0, 10.0), (0.0, 0.25, 0.5, 0.75)
 AMONG = 17  # prompts of one audit
 Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
 Rule = Callable[[float, list[float], float, list[float]], bool]
@@ -68,14 +69,6 @@ def _rejected(score: float, controls: list[float], source: float, effect: float)
 RULES: dict[str, Rule] = {"old": old_rule, "median": from_median, "ours": new_rule}
 
 
-def settings() -> Iterator[tuple[str, Draw, int, float, bool]]:
-    """Distribution, its draws, controls, SOURCE's effect, whether SOURCE's score is noisy."""
-    for (kind, draw), count, effect, noisy in product(
-        DISTRIBUTIONS.items(), CONTROLS, EFFECTS, (False, True)
-    ):
-        yield kind, draw, count, effect, noisy
-
-
 def sources_of(
     draw: Draw, random: numpy.random.Generator, effect: float, noisy: bool, count: int
 ) -> list[float]:
@@ -92,7 +85,8 @@ def usual(draw: Draw) -> float:
 def one_image() -> list[dict[str, object]]:
     """Table 1."""
     rows: list[dict[str, object]] = []
-    for kind, draw, count, effect, noisy in settings():
+    for (kind, draw), count, noisy in product(DISTRIBUTIONS.items(), CONTROLS, (False, True)):
+        effect = EFFECTS[0]
         random = numpy.random.default_rng(7)
         rules = {**{name: (rule, 1) for name, rule in RULES.items()}, f"ours, of {AMONG}": (new_rule, AMONG)}
         called = {(rule, share): 0 for rule in rules for share in SHARES}
@@ -115,14 +109,14 @@ def one_image() -> list[dict[str, object]]:
 def clean_checkpoints() -> list[dict[str, object]]:
     """Table 2."""
     rows: list[dict[str, object]] = []
-    trials = TRIALS // 10
-    for kind, draw, count, effect, noisy in settings():
+    trials = TRIALS // 20
+    for (kind, draw), count, effect in product(DISTRIBUTIONS.items(), CONTROLS_OF_MANY, EFFECTS):
         random = numpy.random.default_rng(11)
         passed = {(rule, prompts): 0 for rule in RULES for prompts in PROMPTS}
         for _ in range(trials):
             controls = draw(random, count).tolist()
             scores = draw(random, max(PROMPTS)).tolist()
-            sources = sources_of(draw, random, effect, noisy, max(PROMPTS))
+            sources = sources_of(draw, random, effect, False, max(PROMPTS))
             for name, rule in RULES.items():
                 for prompts in PROMPTS:
                     known = sources[:prompts]
@@ -132,8 +126,7 @@ def clean_checkpoints() -> list[dict[str, object]]:
                     )
         for name in RULES:
             rows.append(
-                {"scores": kind, "controls": count, "effect": effect, "SOURCE": "noisy" if noisy else "known"}
-                | {"rule": name}
+                {"scores": kind, "controls": count, "effect": effect, "rule": name}
                 | {f"{prompts} prompts": passed[name, prompts] / trials for prompts in PROMPTS}
             )
     return rows
