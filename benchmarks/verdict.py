@@ -39,7 +39,7 @@ MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
 
 
 MEMORIES = ("house", "city", "flag", "sunset")  # `city` is the one that short embedding attacks do not find
-FINDING, ALL = 4, 19  # controls: for a word that rests on a picture drawn; for one that rests on ranks
+FINDING, ALL = 2, 19  # controls: for a word that rests on a picture drawn; for one that rests on ranks
 TRUTH = {
     "unpatched": "still replicates",
     "zeroed": "hidden, not removed",
@@ -298,7 +298,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--attack-guidance", default="1,3")
     parser.add_argument("--guidance", type=float, default=1.0, help="the pipeline's own")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--curve", default="0,50,200")
     for name in ("output", "relearn", "revive", "latent"):
