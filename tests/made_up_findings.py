@@ -65,6 +65,7 @@ def attack_findings(name, left, settings, twin=False, blind=False):
         passes_edit=attack.passes_edit,
         learns=attack.learns,
         counts=attack.informative,
+        shortfall=attack.shortfall,
         controls=floors,
         controls_twin=floors if twin else (),
         pairs=[AttackPair(unit(0.9), unit(one), unit(0.02) if twin else None) for one in left],

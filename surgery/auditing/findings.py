@@ -26,6 +26,7 @@ class AttackFindings:
         effort: what it spends on one image: the number beside its name in a verdict.
         passes_edit, learns: as `surgery.auditing.attack.protocol.Attack` says.
         counts: whether it has a say in the verdict.
+        shortfall: why it is weaker than its effort says; "" where it is not.
         controls: on each control image, on PATCHED, under every mask in use.
         controls_twin: the same on the twin; empty without one.
         pairs: on each subject's image, on every model; None where it was not wanted or not made.
@@ -37,6 +38,7 @@ class AttackFindings:
     passes_edit: bool = True
     learns: bool = False
     counts: bool = True
+    shortfall: str = ""
     controls: Sequence[AttackUnit] = ()
     controls_twin: Sequence[AttackUnit] = ()
     pairs: Sequence[AttackPair | None] = ()
@@ -65,6 +67,7 @@ class AttackFindings:
             effort=self.effort,
             passes_edit=self.passes_edit,
             learns=self.learns,
+            shortfall=self.shortfall,
             highest=pair.patched.highest[0] if pair.patched else None,
             controls=tuple(unit.score(place) for unit in self.controls),
             controls_highest=max((unit.highest[place] for unit in self.controls), default=None),

@@ -44,6 +44,7 @@ class EmbeddingAttack(DescentAttack):
 
     name: ClassVar[str] = "embedding"
     passes_edit: ClassVar[bool] = True
+    full_rate: ClassVar[float] = 0.1
 
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> EmbeddingAttack:

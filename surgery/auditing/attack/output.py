@@ -47,6 +47,7 @@ class OutputAttack(DescentAttack):
 
     name: ClassVar[str] = "output"
     passes_edit: ClassVar[bool] = False
+    full_rate: ClassVar[float] = LEARNING_RATE
 
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> OutputAttack:
