@@ -1,11 +1,11 @@
 """Several processes, started by `torchrun` or `accelerate launch`, working on one job.
 
-The launchers set RANK, WORLD_SIZE and the address of the first process in the environment (mpirun, through
-which `accelerate` starts processes on CPUs, says the same in words of its own); that is all that is used. The
-processes exchange nothing but small Python objects, and do it through the store at which `torch.distributed`
-lets processes meet. No process group is opened on top of it: gloo's worker threads may outlive
-`destroy_process_group`, and one that wants the interpreter while it shuts down aborts a process whose work is
-done. Without a launcher there is one process, and nothing here touches `torch.distributed`.
+The launchers say in the environment who this process is (`surgery.launchers`) and where the first one is to
+be met; that is all that is used. The processes exchange nothing but Python objects, and do it through the
+store at which `torch.distributed` lets processes meet. No process group is opened on top of it: gloo's worker
+threads may outlive `destroy_process_group`, and one that wants the interpreter while it shuts down aborts a
+process whose work is done. Without a launcher there is one process, and nothing here touches
+`torch.distributed`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,13 @@ from types import TracebackType
 from typing import Any
 
 from surgery.errors import SurgeryError, UsageError
+from surgery.launchers import place_in_environment
 
 HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
 MINUTES_TO_MEET = 30  # machines of one job may start some time apart
 SECONDS_BETWEEN_CHECKS = 5  # how soon a process sees that another one failed
 PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
 FAILED = "failed"
-# what each launcher calls the rank and the number of processes: torchrun and accelerate, Open MPI, Intel MPI
-NAMES = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-)
 
 
 @dataclass
@@ -58,7 +53,7 @@ class Processes:
         Raises:
             SurgeryError: the others cannot be reached.
         """
-        rank, count = _place_in_environment()
+        rank, count = place_in_environment()
         if count == 1:
             return cls()
         from torch.distributed import PrefixStore
@@ -265,17 +260,3 @@ def _reached() -> Iterator[None]:
         raise SurgeryError(
             "the other processes", f"are out of reach ({error})", "run the same command again: it goes on"
         ) from None
-
-
-def _place_in_environment() -> tuple[int, int]:
-    for rank, count in NAMES:
-        if rank in os.environ and count in os.environ:
-            try:
-                return int(os.environ[rank]), int(os.environ[count])
-            except ValueError:
-                raise UsageError(
-                    f"{rank}={os.environ[rank]}, {count}={os.environ[count]}",
-                    "are no process numbers",
-                    "start with torchrun or accelerate launch",
-                ) from None
-    return 0, 1

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "surgery"
 FOUNDATIONS = {
     "errors", "neurons", "denoisers", "options", "files", "progress", "versions", "fingerprint", "corpus",
-    "ordinary", "captions", "recipe", "formats", "text", "processes",
+    "ordinary", "captions", "recipe", "formats", "text", "processes", "launchers",
 }  # fmt: skip
 BYTES = ["checkpoint.formats", "checkpoint.names", "checkpoint.survey", "checkpoint.edit",
          "checkpoint.comparison"]  # fmt: skip
