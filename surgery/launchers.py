@@ -1,7 +1,7 @@
-"""What launchers say in the environment: which process this is, and of how many.
+"""Which of how many processes this is, as the program that started it says in the environment.
 
-torchrun and `accelerate launch` set RANK and WORLD_SIZE; mpirun, through which `accelerate` starts processes
-on CPUs, says the same in words of its own.
+`torchrun` and `accelerate launch` set RANK and WORLD_SIZE; mpirun, through which `accelerate` starts
+processes on CPUs, says the same in words of its own.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NAMES = (
 
 
 def place_in_environment() -> tuple[int, int]:
-    """(the number of this process from 0, how many there are); (0, 1) without a launcher.
+    """The rank of this process and how many there are; (0, 1) without a launcher.
 
     Raises:
-        UsageError: what the environment says is no number.
+        UsageError: the launcher's words are no numbers.
     """
     for rank, count in NAMES:
         if rank in os.environ and count in os.environ:

@@ -1,8 +1,8 @@
 """Several processes, started by `torchrun` or `accelerate launch`, working on one job.
 
-The launchers say in the environment who this process is (`surgery.launchers`) and where the first one is to
-be met; that is all that is used. The processes exchange nothing but Python objects, and do it through the
-store at which `torch.distributed` lets processes meet. No process group is opened on top of it: gloo's worker
+The launchers say in the environment which process this is (`surgery.launchers`) and where the first one is;
+that is all that is used. The processes exchange nothing but small Python objects, and do it through the store
+at which `torch.distributed` lets processes meet. No process group is opened on top of it: gloo's worker
 threads may outlive `destroy_process_group`, and one that wants the interpreter while it shuts down aborts a
 process whose work is done. Without a launcher there is one process, and nothing here touches
 `torch.distributed`.

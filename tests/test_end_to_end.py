@@ -119,9 +119,12 @@ def test_a_recipe_does_the_whole_job(tmp_path):
     summary = json.loads(done.stdout)
     assert summary["prompts"] == 1
     assert summary["neurons"] >= 1
-    found = set(read_neurons(tmp_path / "out.neurons.json").pairs())
+    assert [step["name"] for step in summary["steps"]] == [
+        "calibrate", "localize", "patch", "diff", "audit", "card", "verify",
+    ]  # fmt: skip
+    found = set(read_neurons(tmp_path / "out.evidence" / "neurons.json").pairs())
     assert found <= set(TRUTH["boat"].neurons.pairs())
-    assert (tmp_path / "out" / "unet").is_dir()
+    assert surgery("verify", tmp_path / "out", "--source", PLANTED_FOLDER).returncode == 0
 
 
 @pytest.mark.parametrize(

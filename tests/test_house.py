@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "surgery"
 FOUNDATIONS = {
     "errors", "neurons", "denoisers", "options", "files", "progress", "versions", "fingerprint", "corpus",
-    "ordinary", "captions", "recipe", "formats", "text", "processes", "launchers",
+    "ordinary", "captions", "formats", "text", "processes", "launchers", "image_files",
 }  # fmt: skip
 BYTES = ["checkpoint.formats", "checkpoint.names", "checkpoint.survey", "checkpoint.edit",
          "checkpoint.comparison"]  # fmt: skip
@@ -22,8 +22,9 @@ MAY_IMPORT = {
     **{room: set(BYTES[:place]) for place, room in enumerate(BYTES)},
     "checkpoint": set(BYTES),
     "model": set(),
-    "localization": MODELS | {"localization.search"},
+    "localization": MODELS | {"localization.search", "localization.discovery"},
     "localization.search": MODELS | {"localization"},
+    "localization.discovery": MODELS | {"localization"},
     "auditing": MODELS | {"auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
     "auditing.measures": MODELS | {"auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
@@ -32,16 +33,28 @@ MAY_IMPORT = {
     "hardening": MODELS | {"auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
     "publish": {"checkpoint", *BYTES},
     "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
-    "apply": MODELS | {"localization", "checkpoint", "checkpoint.survey"},
+    "applying": MODELS
+    | {
+        "localization",
+        "auditing",
+        "hardening",
+        "checkpoint",
+        "publish",
+        *BYTES,
+        "applying.steps",
+    },
+    "applying.steps": MODELS
+    | {"applying", "localization", "auditing", "hardening", "checkpoint", *BYTES, "publish"},
     "commands": MODELS
     | {
         "localization",
+        "localization.discovery",
         "auditing",
         "hardening",
         "testbed",
         "checkpoint",
         "checkpoint.comparison",
-        "apply",
+        "applying",
         "publish",
     },
     "cli": {"commands"},
@@ -141,7 +154,7 @@ WRITES_NO_WEIGHTS = {
     ("auditing.store", "save"): "the copy of SOURCE that canaries were taught to; removed at the end",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
     ("auditing.report.pictures", "save"): "a PNG, to memory",
-    ("apply", "write"): "neurons.json",
+    ("applying.steps.localize", "write"): "neurons.json",
     ("hardening.state", "save"): "the student between two rounds; removed at the end",
     ("hardening.ladder", "save"): "the same",
     ("commands.localize", "write"): "neurons.json",
@@ -155,6 +168,7 @@ MAY_WRITE_ATOMICALLY = {
     "checkpoint.edit.edit_file": "edit.json",
     "hardening.state": "what the state depends on, and what the gate said",
     "hardening.harden": "hardening.json",
+    "applying.ledger": "state.json",
     "publish.stage": "the manifest, with its section `published`",
     "publish.card": "README.md",
     "publish.proof": "the manifest without that section, in a temporary folder",

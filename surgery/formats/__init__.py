@@ -10,12 +10,13 @@ list.
 
 from __future__ import annotations
 
+from surgery.formats.applying import APPLY_STATE, RECIPE
 from surgery.formats.audit import AUDIT, AUDIT_STATE
 from surgery.formats.checkpoint import MANIFEST
 from surgery.formats.fields import TYPES, Format, FormatField
 from surgery.formats.hardening import EDIT, HARDENING, HARDENING_STATE
 from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN, SCAN_JOURNAL
-from surgery.formats.others import DEMO, PLANTED, RECIPE
+from surgery.formats.others import DEMO, PLANTED
 
 FORMATS = (
     NEURONS,
@@ -30,11 +31,13 @@ FORMATS = (
     AUDIT,
     AUDIT_STATE,
     RECIPE,
+    APPLY_STATE,
     DEMO,
     PLANTED,
 )
 
 __all__ = [
+    "APPLY_STATE",
     "AUDIT",
     "AUDIT_STATE",
     "CALIBRATION",

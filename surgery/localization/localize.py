@@ -4,7 +4,8 @@
    model).
 2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
    to the journal.
-3. Gather the records in corpus order and aggregate the refined sets of the localized prompts.
+3. Gather the records in corpus order, drop what the correction for many prompts calls false alarms
+   (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts.
 
 The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
 and may hold hundreds of neurons.
@@ -34,6 +35,7 @@ from surgery.localization.records import (
     PromptRecord,
     aggregate,
 )
+from surgery.localization.second_look import BY_NATURE, FALSE_ALARM, corrected
 from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
@@ -108,7 +110,7 @@ def localize(
             book.close()
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
-    records = [known[prompt] for prompt in corpus.prompts]
+    records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
     how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
     return _result(localizer, corpus, records, how)
 
@@ -225,6 +227,10 @@ def _result(
         "outcomes": {
             outcome: sum(record.outcome == outcome for record in records)
             for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
+        },
+        "reasons": {
+            reason: sum(record.details.get("reason") == reason for record in records)
+            for reason in (FALSE_ALARM, BY_NATURE)
         },
         "computes_in": localizer.model.type_name,
         "versions": library_versions(),

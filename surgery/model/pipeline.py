@@ -136,6 +136,18 @@ def load_pipeline(
     return model
 
 
+def type_name(device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> str:
+    """What `load_pipeline` would compute in with these arguments, by name: "float32", "mixed-float16", ...
+
+    Raises:
+        UsageError: as `load_pipeline` does for them.
+    """
+    if isinstance(dtype, str) and dtype in MIXED:
+        return dtype
+    kind = _dtype(dtype, _device(device))
+    return next(name for name, known in DTYPES.items() if known == kind)
+
+
 @cache
 def _has_accelerator() -> bool:
     return bool(torch.accelerator.is_available())

@@ -11,12 +11,12 @@ from surgery.cli import main
 from surgery.errors import SurgeryError
 from surgery.localization.journal import journals
 from surgery.localization.localize import localize
-from surgery.localization.scan import batch_scores, scan
+from surgery.localization.scan import Judge, scan
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import load_pipeline
 
 CORPUS = [*map(caption, PLANTED), *planted_model.ordinary_captions(8, seed=5)]
-SETTINGS = LocalizeSettings(confirm_seeds=0, batch_size=20)  # two prompts a batch
+SETTINGS = LocalizeSettings(confirm_seeds=0, batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,13 @@ def models(planted_folder):
 
 class Stop(Exception):
     """What ends a run in its midst."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_prompts_a_batch():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("surgery.localization.scan.CALLS_TOGETHER", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +48,12 @@ def test_a_scan_begun_by_any_number_of_processes_goes_on_with_any_other(
     journal = tmp_path / "scan.journal"
     done = []
 
-    def stopping(predictor, batches, settings, detector):
-        for scores in batch_scores(predictor, batches, settings, detector):
-            yield scores
-            done.append(len(scores))
+    class Stopping(Judge):
+        def __call__(self, prompts):
             if len(done) == 4:
                 raise Stop("stopped")
+            done.append(len(prompts))
+            return super().__call__(prompts)
 
     def work(processes):
         return scan(
@@ -60,14 +67,16 @@ def test_a_scan_begun_by_any_number_of_processes_goes_on_with_any_other(
 
     monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0.2)
     with monkeypatch.context() as patched, pytest.raises((Stop, SurgeryError), match=r"failed|stopped"):
-        patched.setattr("surgery.localization.scan.batch_scores", stopping)
+        patched.setattr("surgery.localization.scan.Judge", Stopping)
         in_threads(begun, work)
-    kept = sum(len(path.read_text().splitlines()) - 1 for path in journals(journal))
-    assert 6 <= kept < len(CORPUS)
+    kept = [json.loads(line) for path in journals(journal) for line in path.read_text().splitlines()[1:]]
+    assert 6 <= len(kept) < len(CORPUS)
     found = in_threads(ended, work)
     assert all(one.records == alone.records for one in found), "to the last bit, on every process"
-    calls = alone.work.unet_sample_forwards // len(CORPUS)
-    assert found[0].work.unet_sample_forwards == calls * (len(CORPUS) - kept), "nothing is scored twice"
+    seeds = sum(one.seeds for one in alone.records)
+    assert seeds == alone.work.unet_sample_forwards
+    left = seeds - sum(line["seeds"] for line in kept)
+    assert found[0].work.unet_sample_forwards == left, "nothing is scored twice"
 
 
 def test_localize_deals_prompts_out(models, planted, calibration):
