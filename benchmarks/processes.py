@@ -121,7 +121,8 @@ class Worker:
             corpus = [*captions[:8], *ordinary[:12]]
             self.timed("localize", lambda: _neurons(localize(self.source, corpus, **given)))
         if "scan" in names:
-            many = ordinary[:200]
+            many = ordinary[:256]
+            given["settings"] = LocalizeSettings(confirm_seeds=0, batch_size=4)  # pieces of 32 prompts
             self.timed("scan", lambda: [one.as_json() for one in scan(self.source, many, **given).records])
         images = dict(zip(captions[:4], training_images(MEMORIES[:4]), strict=True))
         if "audit" in names:
