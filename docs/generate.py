@@ -33,6 +33,7 @@ DOCUMENTED = {
     "neurons": formats.NEURONS,
     "calibration": formats.CALIBRATION,
     "journal": formats.JOURNAL,
+    "scan-journal": formats.SCAN_JOURNAL,
     "scan": formats.SCAN,
     "edit": formats.EDIT,
     "hardening": formats.HARDENING,

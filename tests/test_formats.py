@@ -11,6 +11,7 @@ import made_up_findings
 import planted_model
 import pytest
 import torch
+from PIL import Image
 
 import surgery
 from surgery import formats
@@ -121,15 +122,16 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calibration(model):
-    return calibrate(model, CAPTIONS, SEARCH, score_prompts=4)
+    return calibrate(model, CAPTIONS, SEARCH, score_prompts=len(CAPTIONS))
 
 
 @pytest.fixture(scope="module")
 def localized(model, calibration, tmp_path_factory):
     """(the document of neurons.json, the lines of the journal)"""
     folder = tmp_path_factory.mktemp("localized")
+    alike = "v w x"  # by nature: whatever word is dropped, the others draw one picture
     found = surgery.localize(
-        model, CORPUS, settings=SEARCH, calibration=calibration, journal=folder / "journal"
+        model, [*CORPUS, alike], settings=SEARCH, calibration=calibration, journal=folder / "journal"
     )
     found.write(folder / "neurons.json")
     lines = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
@@ -149,7 +151,15 @@ def test_the_journal_is_described(localized):
     described = Described(RECORD)
     for record in records:
         described.check(record)
+    described.seen.add("second_look.corrected")  # known when the corpus has been seen: not in the journal
     described.assert_complete()
+
+
+def test_the_journal_of_a_scan_is_described(model, calibration, tmp_path):
+    scan(model, CORPUS, settings=SEARCH, calibration=calibration, journal=tmp_path / "journal")
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
 
 
 def test_the_calibration_is_described(model, calibration, tmp_path):
@@ -163,9 +173,18 @@ def test_the_calibration_is_described(model, calibration, tmp_path):
     assert all(tensor["dtype"] == "F32" and len(tensor["shape"]) == 1 for tensor in header.values())
 
 
-def test_the_ranking_is_described(model, calibration):
-    records = scan(model, CORPUS, settings=SEARCH, calibration=calibration).records
+def test_the_ranking_and_its_journal_are_described(model, calibration, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in (1, 2):
+        Image.linear_gradient("L").save(images / f"{number}.png")
+    records = scan(
+        model, CORPUS, settings=SEARCH, calibration=calibration, images=images, journal=tmp_path / "journal"
+    ).records
     held_against(formats.SCAN, *(record.as_json() for record in records)).assert_complete()
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
 
 
 @pytest.fixture(scope="module")
@@ -315,12 +334,13 @@ def test_tags_are_those_that_the_code_writes():
     from surgery.checkpoint.edit import edit_file, manifest
     from surgery.hardening import harden, state
     from surgery.localization import calibration_file, journal
+    from surgery.localization.discovery import ranking
 
     modules = (
-        neurons, recipe, ledger, store, document, manifest, calibration_file, journal, edit_file, harden,
-        state,
+        neurons, recipe, ledger, store, document, manifest, calibration_file, edit_file, harden, state,
     )  # fmt: skip
-    written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
+    journals = {journal.OF_LOCALIZE.tag, ranking.OF_SCAN.tag}
+    written = {module.FORMAT for module in modules} | journals | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}
     for one in FORMATS:
         assert one.public.startswith(("Yes", "No")), one.name

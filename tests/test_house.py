@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "surgery"
 FOUNDATIONS = {
     "errors", "neurons", "denoisers", "options", "files", "progress", "versions", "fingerprint", "corpus",
-    "ordinary", "captions", "formats", "text",
+    "ordinary", "captions", "formats", "text", "processes", "launchers", "image_files",
 }  # fmt: skip
 BYTES = ["checkpoint.formats", "checkpoint.names", "checkpoint.survey", "checkpoint.edit",
          "checkpoint.comparison"]  # fmt: skip
@@ -22,8 +22,9 @@ MAY_IMPORT = {
     **{room: set(BYTES[:place]) for place, room in enumerate(BYTES)},
     "checkpoint": set(BYTES),
     "model": set(),
-    "localization": MODELS | {"localization.search"},
+    "localization": MODELS | {"localization.search", "localization.discovery"},
     "localization.search": MODELS | {"localization"},
+    "localization.discovery": MODELS | {"localization"},
     "auditing": MODELS | {"auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
     "auditing.measures": MODELS | {"auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "commands": MODELS
     | {
         "localization",
+        "localization.discovery",
         "auditing",
         "hardening",
         "testbed",
@@ -149,6 +151,7 @@ WRITES_NO_WEIGHTS = {
     ("localization.journal", "write"): "a line of the journal",
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
+    ("auditing.store", "save"): "the copy of SOURCE that canaries were taught to; removed at the end",
     ("auditing.measures.pictures", "save"): "a PNG, to memory",
     ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("applying.steps.localize", "write"): "neurons.json",

@@ -30,7 +30,7 @@ from surgery.applying.steps.patch import check_free, check_place, check_room
 from surgery.applying.steps.sequence import SEARCH, WRITE, steps_of
 from surgery.applying.steps.step import Step
 from surgery.errors import UsageError
-from surgery.localization.processes import Processes
+from surgery.processes import Processes
 
 OnStep = Callable[[StepResult], None]
 

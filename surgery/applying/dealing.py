@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from surgery.localization.processes import Processes
+from surgery.processes import Processes
 
-DEALT_OUT = ("localize",)
+DEALT_OUT = ("localize", "harden", "audit")
 
 
 def is_dealt_out(step: str) -> bool:

@@ -12,9 +12,9 @@ from surgery.applying.hashes import digest_of, files_below
 from surgery.applying.ledger import Ledger
 from surgery.applying.request import Request
 from surgery.checkpoint.edit.edit_file import DOCUMENT_NAME, TENSORS_NAME
-from surgery.localization.processes import Processes
 from surgery.localization.records import NOT_MEMORIZED
 from surgery.neurons import NeuronSet, read_neurons_document
+from surgery.processes import Processes
 
 if TYPE_CHECKING:
     from surgery.model.pipeline import LiveModel

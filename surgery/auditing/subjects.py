@@ -12,8 +12,6 @@ Masks are white where a picture is to be compared. A prompt without an image get
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +19,10 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.measures.pictures import (
-    from_images,
-    pictures_in,
-    read_mask,
-    read_picture,
-    to_bytes_range,
-)
+from surgery.auditing.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 from surgery.errors import UsageError
 from surgery.files import expanded
-
-TABLE = "images.csv"
+from surgery.image_files import TABLE, pictures_in, slug, table_mapping
 
 
 @dataclass(frozen=True)
@@ -83,11 +74,6 @@ def subjects_from(
     ]
 
 
-def slug(prompt: str) -> str:
-    """The file name of a prompt: `A red circle!` -> `a-red-circle`."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-
-
 def folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Prompt -> image and prompt -> mask in a folder; numbers in file names count in `prompts`.
 
@@ -110,33 +96,6 @@ def folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path
         mask = file.with_name(f"{file.stem}.mask.png")
         if mask.is_file():
             masks[prompt] = mask
-    return images, masks
-
-
-def table_mapping(table: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Caption -> image and caption -> mask, as `images.csv` says.
-
-    Raises:
-        UsageError: it cannot be read, or a line lacks its caption or image.
-    """
-    images, masks = {}, {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {(name or "").strip().lower(): value for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(table, f"cannot be read as a table ({error})", "write prompt,image[,mask]") from None
-    for number, row in enumerate(rows, start=2):
-        prompt, image = row.get("prompt") or row.get("caption"), row.get("image")
-        if not prompt or not image:
-            raise UsageError(
-                f"{table} line {number}", "lacks a prompt or an image", "write prompt,image[,mask]"
-            )
-        images[prompt.strip()] = table.parent / image.strip()
-        if (row.get("mask") or "").strip():
-            masks[prompt.strip()] = table.parent / str(row["mask"]).strip()
     return images, masks
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry the recipe out, print a summary; 0, or 3 where a gate said no."""
-    from surgery.localization.processes import Processes
+    from surgery.processes import Processes
 
     if arguments.dry_run:
         return _dry_run(arguments)

@@ -15,13 +15,14 @@ from surgery.formats.audit import AUDIT, AUDIT_STATE
 from surgery.formats.checkpoint import MANIFEST
 from surgery.formats.fields import TYPES, Format, FormatField
 from surgery.formats.hardening import EDIT, HARDENING, HARDENING_STATE
-from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN
+from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN, SCAN_JOURNAL
 from surgery.formats.others import DEMO, PLANTED
 
 FORMATS = (
     NEURONS,
     CALIBRATION,
     JOURNAL,
+    SCAN_JOURNAL,
     SCAN,
     EDIT,
     HARDENING,
@@ -52,6 +53,7 @@ __all__ = [
     "RECIPE",
     "RECORD",
     "SCAN",
+    "SCAN_JOURNAL",
     "TYPES",
     "Format",
     "FormatField",

@@ -20,6 +20,23 @@ RECORD = (
     FormatField("prompt", "text", "the caption"),
     FormatField("outcome", "text", "`localized`, `not_memorized` or `unresolved`"),
     FormatField("score_before", "number", "the gate's score"),
+    FormatField(
+        "reason",
+        "text",
+        "why it counts as not memorized all the same: `false alarm` or `alike by nature`",
+        "where it passed the gate and is `not_memorized`",
+    ),
+    FormatField(
+        "second_look",
+        "object",
+        "the prompt on the confirmation's seeds, nothing off",
+        "where it passed the gate, without `--no-second-look`",
+    ),
+    FormatField("second_look.score", "number", "its score there"),
+    FormatField("second_look.p_value", "number", "the chance that an ordinary prompt scores as high"),
+    FormatField("second_look.corrected", "number", "the same, corrected for the corpus", "in neurons.json"),
+    FormatField("second_look.neighbors", "integer", "captions like it that were looked at; 0: none was"),
+    FormatField("second_look.lowest_neighbor", "number or null", "the lowest score among them"),
     FormatField("score_after", "number or null", "the score with the refined neurons off", _SEARCHED),
     FormatField("initial.*", "list of integer", "layer -> rows of the initial selection", _SEARCHED),
     FormatField("refined.*", "list of integer", "layer -> rows that refinement kept", _SEARCHED),
@@ -85,6 +102,9 @@ NEURONS = Format(
         FormatField(
             "outcomes.*", "integer", "how many prompts were `localized`, `not_memorized`, `unresolved`"
         ),
+        FormatField(
+            "reasons.*", "integer", "of the not memorized ones, how many are `false alarm`, `alike by nature`"
+        ),
         FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         *work_fields("work", "the run"),
@@ -114,6 +134,19 @@ CALIBRATION = Format(
         FormatField("source", "text", "where the ordinary prompts came from"),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         FormatField("cutoff", "number or null", "`--cutoff`; null: each criterion's own"),
+        FormatField("looks", "object or null", "what the first few seeds tell, for `scan`; null: not known"),
+        FormatField("looks.order", "list of integer", "positions of the seeds, the most telling first"),
+        FormatField(
+            "looks.lines.*.*",
+            "object",
+            "detector -> number of seeds -> the regression of the score over these on that over all",
+        ),
+        FormatField("looks.lines.*.*.intercept", "number", "of the line"),
+        FormatField("looks.lines.*.*.slope", "number", "of the line"),
+        FormatField("looks.lines.*.*.deviation", "number", "standard deviation of the residuals"),
+        FormatField("looks.lines.*.*.mean", "number", "of the scores over all seeds"),
+        FormatField("looks.lines.*.*.squares", "number", "sum of squares of these about their mean"),
+        FormatField("looks.lines.*.*.prompts", "integer", "ordinary prompts that it was fitted on"),
     ),
     tensors=(
         FormatField(
@@ -140,16 +173,44 @@ JOURNAL = Format(
     ),
 )
 
+SCAN_JOURNAL = Format(
+    name="journal of scan",
+    tag="surgery.scan-journal/1",
+    file="`OUTPUT.journal`, or where `--journal` says; `NAME.1`, `NAME.2`, ... for further processes",
+    written_by="`surgery scan`, while it runs; removed at the end unless `--journal` named it",
+    public="No: it quotes the prompts of your corpus.",
+    shape="JSON lines; the first has these fields, each further line is as one of the ranking, its score in "
+    "full",
+    fields=(
+        FormatField("format", "text", "the tag"),
+        FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
+        FormatField("run.detector", "text", "`--detector`"),
+        FormatField("run.threshold", "number", "scores above it count as memorized"),
+        FormatField("run.test.order", "list of integer", "positions of the seeds, as they are looked at"),
+        FormatField("run.test.stops[].seeds", "integer", "after so many seeds a prompt may be done"),
+        FormatField("run.test.stops[].bound", "number", "if it scores at most this over them"),
+        FormatField("run.test.miss", "number", "`--miss`; 0 where all seeds are looked at"),
+        FormatField("run.images", "object or null", "what the training images said; null without `--images`"),
+        FormatField(
+            "run.images.*", "integer", "pictures, featureless, without caption, duplicated; captions"
+        ),
+        *fingerprint_fields("run.fingerprint"),
+        FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
+    ),
+)
+
 SCAN = Format(
     name="ranking",
     tag="",
     file="where `-o` says",
     written_by="`surgery scan`",
     public="No: it quotes the prompts of your corpus.",
-    shape="JSON lines, highest score first; each line has these fields",
+    shape="JSON lines, memorized prompts first, then by score; each line has these fields",
     fields=(
         FormatField("prompt", "text", "the caption"),
-        FormatField("score", "number", "the detector's score"),
-        FormatField("memorized", "boolean", "whether it lies above the threshold"),
+        FormatField("score", "number", "the detector's score over the seeds that were looked at"),
+        FormatField("memorized", "boolean", "whether all seeds were, and it lies above the threshold"),
+        FormatField("seeds", "integer", "how many were looked at; all, unless the first few were ordinary"),
+        FormatField("copies", "integer", "near-duplicates of its training image", "with `--images`"),
     ),
 )

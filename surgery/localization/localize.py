@@ -4,7 +4,8 @@
    model).
 2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
    to the journal.
-3. Gather the records in corpus order and aggregate the refined sets of the localized prompts.
+3. Gather the records in corpus order, drop what the correction for many prompts calls false alarms
+   (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts.
 
 The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
 and may hold hundreds of neurons.
@@ -23,10 +24,9 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
-from surgery.localization.journal import Journal
+from surgery.localization.journal import OF_LOCALIZE, Journal
 from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
-from surgery.localization.processes import Processes
 from surgery.localization.records import (
     LOCALIZED,
     NOT_MEMORIZED,
@@ -35,12 +35,14 @@ from surgery.localization.records import (
     PromptRecord,
     aggregate,
 )
+from surgery.localization.second_look import BY_NATURE, FALSE_ALARM, corrected
 from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import add_work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 from surgery.progress import StageBars, bar
 from surgery.versions import library_versions
 
@@ -96,19 +98,19 @@ def localize(
     localizer = PromptLocalizer(live, usable, settings)
     book = None
     if journal is not None:
-        book = Journal(journal, _run_description(localizer), processes.rank)
+        book = Journal(OF_LOCALIZE, journal, _run_description(localizer), processes.rank)
     try:
-        known = dict(book.records) if book is not None else {}
+        known: dict[str, PromptRecord] = dict(book.records) if book is not None else {}
         for some in processes.gather(known):
             known.update(some)
-        todo = processes.share([prompt for prompt in corpus.prompts if prompt not in known])
-        fresh = _localize_all(localizer, todo, book, show_progress and processes.is_main, on_record)
+        todo = [prompt for prompt in corpus.prompts if prompt not in known]
+        fresh = _localize_all(localizer, todo, book, processes, show_progress, on_record)
     finally:
         if book is not None:
             book.close()
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
-    records = [known[prompt] for prompt in corpus.prompts]
+    records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
     how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
     return _result(localizer, corpus, records, how)
 
@@ -178,18 +180,19 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
 def _localize_all(
     localizer: PromptLocalizer,
     prompts: list[str],
-    book: Journal | None,
+    book: Journal[PromptRecord] | None,
+    processes: Processes,
     show_progress: bool,
     on_record: Callable[[PromptRecord], None] | None,
 ) -> list[PromptRecord]:
     records = []
-    with bar(len(prompts), "localize", show_progress) as progress:
+    with bar(len(prompts), "localize", show_progress and processes.is_main) as progress:
         spent: Counter[str] = Counter()
         by_stage: Counter[str] = Counter()
-        for prompt in prompts:
-            record = localizer(prompt)
+        for number in processes.deal(len(prompts)):
+            record = localizer(prompts[number])
             if book is not None:
-                book.append(record)
+                book.append([record])
             records.append(record)
             if on_record is not None:
                 on_record(record)
@@ -198,7 +201,7 @@ def _localize_all(
             by_stage.update(work["seconds_by_stage"])
             stages = {stage: f"{seconds:.0f}s" for stage, seconds in by_stage.items()}
             progress.set_postfix(**spent, **stages, last=record.outcome)
-            progress.update()
+            progress.update(number + 1 - progress.n)  # the others' are done or under way
     return records
 
 
@@ -224,6 +227,10 @@ def _result(
         "outcomes": {
             outcome: sum(record.outcome == outcome for record in records)
             for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
+        },
+        "reasons": {
+            reason: sum(record.details.get("reason") == reason for record in records)
+            for reason in (FALSE_ALARM, BY_NATURE)
         },
         "computes_in": localizer.model.type_name,
         "versions": library_versions(),

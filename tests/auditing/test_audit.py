@@ -11,8 +11,8 @@ from PIL import Image
 from planted_memory import ORDINARY, SETTINGS, run
 
 from surgery.auditing.audit import audit
-from surgery.auditing.budget import Budget
 from surgery.auditing.judgement import verdict
+from surgery.auditing.ledger import Ledger
 from surgery.errors import UsageError
 
 
@@ -140,13 +140,13 @@ def test_a_kill_loses_one_unit_and_other_settings_are_refused(planted, inputs, t
     settings = replace(SETTINGS, attack=())
     calls = []
 
-    def allows(self, forwards):
-        calls.append(forwards)
+    def allows(self, number, cost, group=""):
+        calls.append(cost)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return True
 
-    monkeypatch.setattr(Budget, "allows", allows)
+    monkeypatch.setattr(Ledger, "allows", allows)
     with pytest.raises(KeyboardInterrupt):
         run(planted, inputs, tmp_path, (planted.KEY,), settings)
     assert not (tmp_path / "audit.json").exists() and not (tmp_path / "audit.html").exists()
