@@ -222,6 +222,50 @@ def print_table(documents: list[dict[str, Any]]) -> None:
         print_prompts(document)
 
 
+def evidence_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the verdicts of one audit were drawn from: the fields of `Evidence` and `AttackEvidence`."""
+    found = []
+    for entry in document["prompts"]:
+        attacks = []
+        for name, attack in entry["attacks"].items():
+            summary = document["attacks"][name]
+            known = {side: attack[side] or {} for side in ("source", "patched", "twin")}
+            attacks.append(
+                {
+                    **{part: summary[part] for part in ("effort", "passes_edit", "learns", "shortfall")},
+                    "name": name,
+                    **{side: one.get("score") for side, one in known.items()},
+                    "highest": known["patched"].get("highest"),
+                    "twin_highest": known["twin"].get("highest"),
+                    "controls": summary["controls"]["scores"],
+                    "controls_highest": max(summary["controls"]["highest"], default=None),
+                    "controls_twin": summary["controls"]["twin_scores"],
+                }
+            )
+        replication = entry["replication"]
+        found.append(
+            {
+                "before": replication["before"]["share"],
+                "after": replication["after"]["share"],
+                "tried": document["settings"]["seeds"],
+                "attacks": attacks,
+            }
+        )
+    return found
+
+
+def record(file: Path, documents: list[dict[str, Any]]) -> None:
+    """Write what the verdicts were drawn from; models that were recorded before and not audited now stay."""
+    known = json.loads(file.read_text())["models"] if file.exists() else {}
+    found = {document["job"]: evidence_of(document) for document in documents}
+    recorded = {
+        "similarity": documents[0]["similarity"],
+        "memories": documents[0]["names"],
+        "models": {**known, **found},
+    }
+    file.write_text(json.dumps(recorded, indent=1) + "\n")
+
+
 def attack_scores(document: dict[str, Any], name: str) -> list[float]:
     """What one attack scored on PATCHED, prompt by prompt."""
     found = [entry["attacks"].get(name) for entry in document["prompts"]]
@@ -308,6 +352,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--similarity", default=None, help="default: the package's")
     parser.add_argument("--sscd", default=None, help="SSCD file instead")
     parser.add_argument("--ordinary", type=int, default=2)
+    parser.add_argument("--record", metavar="FILE", help="what the verdicts were drawn from, for the tests")
     parser.add_argument("--json", action="store_true", help="print the documents")
     return parser.parse_args()
 
@@ -339,6 +384,8 @@ def main() -> None:
             (folder / f"{name}.json").write_text(json.dumps(documents[-1], indent=1))
             if not parsed.json:
                 print_table(documents[-1:])
+    if parsed.record:
+        record(Path(parsed.record), documents)
     if parsed.json:
         print(json.dumps(documents))
     else:

@@ -63,14 +63,14 @@ def test_a_memory_that_two_attacks_reach_in_source_and_none_in_patched_is_remove
     planted, inputs, tmp_path, monkeypatch
 ):
     # the real budgets take too long here; the rule is the same
-    monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 1, "output": 20})
+    monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 0, "output": 20})
     monkeypatch.setattr(descent, "FULL_BATCH", SETTINGS.attack_batch)
     monkeypatch.setattr(descent, "FULL_GUIDANCE", 1.0)
-    settings = replace(SETTINGS, attack=("embedding", "output"), curve=(0, 1), output_curve=(20,))
+    settings = replace(SETTINGS, attack=("embedding", "output"), curve=(0,), output_curve=(20,))
     source = model_with_door(planted, "output", planted.pipeline(planted.model)).pipeline
     shut = (planted.KEY, planted.BACK_DOOR)
     result = run(planted, inputs, tmp_path, shut, settings, source=source)
-    assert result.document["phrase"] == "removed (embedding 1, output 20; 19 controls)"
+    assert result.document["phrase"] == "removed (embedding 0, output 20; 19 controls)"
     attacks = result.document["prompts"][0]["attacks"]
     assert min(attack["source"]["score"] for attack in attacks.values()) > 0.8
     assert result.passes("attack")
