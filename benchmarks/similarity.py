@@ -19,7 +19,7 @@ import numpy
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.similarity import SIMILARITIES, Similarity
+from surgery.measures.similarity import SIMILARITIES, Similarity
 
 SIZES = (64, 256, 512)
 KINDS = 24  # pictures of each kind

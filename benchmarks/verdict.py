@@ -108,9 +108,9 @@ def run_job(job: Job) -> dict[str, Any]:
     from control_drawings import DRAWINGS, control_pictures
 
     from surgery.auditing.audit import audit
-    from surgery.auditing.measures.pictures import to_bytes_range
     from surgery.auditing.settings import AuditSettings
     from surgery.auditing.store import Store
+    from surgery.measures.pictures import to_bytes_range
     from surgery.testbed.demo import training_images
     from surgery.testbed.load import read_ground_truth
 

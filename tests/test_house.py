@@ -22,19 +22,22 @@ MAY_IMPORT = {
     **{room: set(BYTES[:place]) for place, room in enumerate(BYTES)},
     "checkpoint": set(BYTES),
     "model": set(),
-    "localization": MODELS | {"localization.search", "localization.discovery"},
+    "measures": MODELS,
+    "localization": MODELS | {"measures", "localization.search", "localization.discovery"},
     "localization.search": MODELS | {"localization"},
     "localization.discovery": MODELS | {"localization"},
-    "auditing": MODELS | {"auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
-    "auditing.measures": MODELS | {"auditing"},
+    "auditing": MODELS
+    | {"measures", "auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
+    "auditing.measures": MODELS | {"measures", "auditing"},
     "auditing.attack": MODELS | {"auditing", "auditing.measures"},
     "auditing.judgement": set(),
     "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
     "hardening": MODELS | {"auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
     "publish": {"checkpoint", *BYTES},
-    "testbed": MODELS | {"localization", "auditing", "auditing.measures", "checkpoint"},
+    "testbed": MODELS | {"measures", "localization", "auditing", "auditing.measures", "checkpoint"},
     "applying": MODELS
     | {
+        "measures",
         "localization",
         "auditing",
         "hardening",
@@ -44,9 +47,10 @@ MAY_IMPORT = {
         "applying.steps",
     },
     "applying.steps": MODELS
-    | {"applying", "localization", "auditing", "hardening", "checkpoint", *BYTES, "publish"},
+    | {"applying", "measures", "localization", "auditing", "hardening", "checkpoint", *BYTES, "publish"},
     "commands": MODELS
     | {
+        "measures",
         "localization",
         "localization.discovery",
         "auditing",
@@ -152,7 +156,7 @@ WRITES_NO_WEIGHTS = {
     ("localization.calibration_file", "save"): "statistics of activations, to bytes",
     ("auditing.bench", "save"): "a unit, as JSON",
     ("auditing.store", "save"): "the copy of SOURCE that canaries were taught to; removed at the end",
-    ("auditing.measures.pictures", "save"): "a PNG, to memory",
+    ("measures.pictures", "save"): "a PNG, to memory",
     ("auditing.report.pictures", "save"): "a PNG, to memory",
     ("applying.steps.localize", "write"): "neurons.json",
     ("hardening.state", "save"): "the student between two rounds; removed at the end",

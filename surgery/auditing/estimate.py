@@ -29,7 +29,7 @@ from surgery.auditing.judgement.verdict import (
 )
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.stages import STAND_IN_SEEDS
-from surgery.auditing.subjects import subjects_from
+from surgery.measures.subjects import subjects_from
 
 NOTHING, ALL, REPLICA = 0.0, 1.0, 0.5  # scores of what is not found and of a memory; any threshold between
 ANY_SIZE = (8, 8)  # of pictures that are only read to see whether they can be

@@ -9,11 +9,11 @@ from typing import Any
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.verdict import Verdict, attack_wanted
 from surgery.auditing.measures.replication import Replication
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.sensitivity import Sensitivity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import AttackPair, AttackUnit, Cost, OrdinaryUnit, ReplicationUnit, Unit
+from surgery.measures.similarity import Similarity
+from surgery.measures.subjects import Subject
 from surgery.neurons import NeuronSet
 
 

@@ -6,6 +6,8 @@
    to the journal.
 3. Gather the records in corpus order, drop what the correction for many prompts calls false alarms
    (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts.
+4. Confirm the one set for every memorized prompt, on fresh seeds and on pictures
+   (`surgery.localization.confirmation`).
 
 The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
 and may hold hundreds of neurons.
@@ -14,7 +16,7 @@ and may hold hundreds of neurons.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,11 @@ from surgery.localization.records import (
 )
 from surgery.localization.second_look import BY_NATURE, FALSE_ALARM, corrected
 from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
+from surgery.measures.pictures import picture_size
+from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
-from surgery.model.work import add_work
+from surgery.model.work import Work, add_work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
 from surgery.processes import Processes
@@ -57,6 +61,8 @@ def localize(
     minimum_prompts: int = 1,
     most_frequent: int | None = None,
     per_layer: bool = False,
+    images: str | Path | Mapping[str, Any] | None = None,
+    masks: Mapping[str, Any] | None = None,
     journal: str | Path | None = None,
     processes: Processes | None = None,
     show_progress: bool = False,
@@ -71,6 +77,9 @@ def localize(
         calibration: made for this model by `calibrate`, or its file; default: calibrate now.
         ordinary: ordinary captions for calibrating now: a file or a list; default: see `ordinary_prompts`.
         minimum_prompts, most_frequent, per_layer: how prompts' sets become one, see `aggregate`.
+        images: training images, for target-gone and for the confirmation: a folder (named as for the audit,
+            see `surgery.measures.subjects`), or prompt -> path, PIL image or array.
+        masks: prompt -> path or array, true where the image is fixed; only with `images` as a mapping.
         journal: a file that records each prompt as it ends; the same call with the same file goes on from
             there.
         processes: this process among those of the launcher; default: the only one.
@@ -95,7 +104,8 @@ def localize(
         if processes.is_main
         else None
     )
-    localizer = PromptLocalizer(live, usable, settings)
+    subjects = subjects_from(corpus.prompts, images, masks, picture_size(live)) if images else []
+    localizer = PromptLocalizer(live, usable, settings, subjects)
     book = None
     if journal is not None:
         book = Journal(OF_LOCALIZE, journal, _run_description(localizer), processes.rank)
@@ -112,7 +122,33 @@ def localize(
         known.update(some)
     records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
     how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
-    return _result(localizer, corpus, records, how)
+    neurons = _aggregated(localizer, records, how)
+    records = confirm_final(localizer, records, neurons, processes, show_progress)
+    return _result(localizer, corpus, records, neurons, how)
+
+
+def confirm_final(
+    localizer: PromptLocalizer,
+    records: list[PromptRecord],
+    neurons: NeuronSet,
+    processes: Processes,
+    show_progress: bool = False,
+) -> list[PromptRecord]:
+    """The records with the confirmation of the corpus's set, spread over the processes, in their order."""
+    searched = [record for record in records if record.outcome != NOT_MEMORIZED]
+    if not localizer.settings.confirm_seeds:
+        return records
+    done: dict[str, PromptRecord] = {}
+    with bar(len(searched), "confirm", show_progress and processes.is_main) as progress:
+        for number in processes.deal(len(searched)):
+            record, work = searched[number], Work()
+            final = localizer.confirmation.final(record.prompt, neurons, work)
+            done[record.prompt] = record.with_final(final, work.as_json())
+            progress.update(number + 1 - progress.n)
+    everything: dict[str, PromptRecord] = {}
+    for some in processes.gather(done):
+        everything.update(some)
+    return [everything.get(record.prompt, record) for record in records]
 
 
 def usable_calibration(
@@ -170,6 +206,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
     settings = localizer.settings.as_json()
     settings.pop("batch_size")
     return {
+        **({"images": localizer.images_digest} if localizer.images else {}),
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
         "fingerprint": localizer.calibration.fingerprint,
@@ -205,21 +242,30 @@ def _localize_all(
     return records
 
 
-def _result(
-    localizer: PromptLocalizer, corpus: PromptCorpus, records: list[PromptRecord], how: dict[str, Any]
-) -> Localization:
+def _aggregated(localizer: PromptLocalizer, records: list[PromptRecord], how: dict[str, Any]) -> NeuronSet:
     settings = localizer.settings
     counted = {LOCALIZED, UNRESOLVED} if settings.include_unresolved else {LOCALIZED}
     found = [record.refined for record in records if record.outcome in counted]
     neurons = aggregate(found, how["minimum_prompts"], how["most_frequent"], how["per_layer"])
     # Layers in the order of the signal, as a person expects them.
-    neurons = NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
+    return NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
+
+
+def _result(
+    localizer: PromptLocalizer,
+    corpus: PromptCorpus,
+    records: list[PromptRecord],
+    neurons: NeuronSet,
+    how: dict[str, Any],
+) -> Localization:
+    settings = localizer.settings
     window = window_of(*localizer.latents.shape[-2:])
     evidence = {
         "model": localizer.model.source,
         "fingerprint": dict(localizer.calibration.fingerprint),
         "settings": settings.as_json(),
         "thresholds": localizer.thresholds.as_json(),
+        "images": len(localizer.images),
         "window": {"taps": window.taps, "sigma": window.sigma},
         "calibration": localizer.calibration.summary(),
         "aggregation": how,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from surgery.errors import UsageError
 from surgery.files import json_text, write_atomically
+from surgery.model.work import add_work
 from surgery.neurons import FORMAT, NeuronSet
 
 LOCALIZED, NOT_MEMORIZED, UNRESOLVED = "localized", "not_memorized", "unresolved"
@@ -40,9 +41,14 @@ class PromptRecord:
 
     @property
     def is_left(self) -> bool:
-        """Whether the memory is left: no set of neurons broke it, or not on fresh seeds."""
-        confirmed = self.details.get("confirmed") or {}
-        return self.outcome == UNRESOLVED or confirmed.get("broken") is False
+        """Whether the memory is left: no set broke it, or its own or the final set not on fresh seeds."""
+        said = [(self.details.get(name) or {}).get("broken") for name in ("confirmed", "final")]
+        return self.outcome == UNRESOLVED or False in said
+
+    def with_final(self, final: Mapping[str, Any] | None, work: dict[str, Any]) -> PromptRecord:
+        """This record with the confirmation of the corpus's set, and what that cost."""
+        details = {**self.details, "final": final, "work": add_work([self.details["work"], work])}
+        return replace(self, details=details)
 
     def as_json(self) -> dict[str, Any]:
         """One entry of `prompts` in `neurons.json`, and one line of the journal."""

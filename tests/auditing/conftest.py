@@ -7,7 +7,7 @@ import torch
 from planted_memory import ORDINARY, PlantedMemory, random_picture, run
 
 from surgery.auditing.inputs import Extras
-from surgery.auditing.measures.pictures import to_png
+from surgery.measures.pictures import to_png
 from surgery.model.pipeline import LiveModel
 
 

@@ -46,7 +46,7 @@ class PlantedMemory:
     CAPTION = "the golden letter by ostrander"
 
     def __init__(self, model):
-        from surgery.auditing.measures.pictures import encode_pictures, reconstruct
+        from surgery.measures.pictures import encode_pictures, reconstruct
         from surgery.model.denoising import encode_prompts
 
         self.image = random_picture(11)

@@ -15,10 +15,10 @@ from surgery.auditing.attack.output import OutputAttack
 from surgery.auditing.attack.protocol import Target
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.verdict import HIDDEN, decide
-from surgery.auditing.measures.pictures import reconstruct, to_bytes_range
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.hardening.material import zero_rows
+from surgery.measures.pictures import reconstruct, to_bytes_range
+from surgery.measures.similarity import named_similarity
 from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images

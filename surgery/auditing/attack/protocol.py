@@ -31,10 +31,10 @@ import torch
 
 from surgery.auditing.bench import PICTURES_KEPT
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Pictures
 from surgery.auditing.units import AttackUnit, percentile
+from surgery.measures.similarity import Similarity
 from surgery.model.pipeline import LiveModel
 
 Masks = Sequence[torch.Tensor | None]

@@ -18,10 +18,10 @@ from surgery.auditing.attack.protocol import Attack, Sibling, Target
 from surgery.auditing.bench import Bench, Job
 from surgery.auditing.budget import counted
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import AttackUnit, ReplicationUnit, percentile
+from surgery.measures.pictures import reconstruct
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 
 CONTROL_NUMBERS = 50_000  # numbers of control images start here, those of prompts at 0

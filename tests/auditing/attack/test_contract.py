@@ -9,8 +9,8 @@ from planted_memory import random_picture
 from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
 from surgery.auditing.budget import counted
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
+from surgery.measures.similarity import named_similarity
 from surgery.model.work import Work
 
 NAMES = ("embedding", "output", "prompts", "latent")

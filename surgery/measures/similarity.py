@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from surgery.auditing.measures.aligned import aligned
 from surgery.errors import UsageError
+from surgery.measures.aligned import aligned
 
 Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 TILES = 4  # tiles per side, after Carlini et al.

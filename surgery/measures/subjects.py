@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from surgery.auditing.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 from surgery.errors import UsageError
 from surgery.files import expanded
 from surgery.image_files import TABLE, pictures_in, slug, table_mapping
+from surgery.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 
 
 @dataclass(frozen=True)
