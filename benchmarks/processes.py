@@ -44,7 +44,7 @@ from surgery.localization.scan import scan
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
-from surgery.ordinary import packaged_captions
+from surgery.ordinary import ordinary_prompts
 from surgery.processes import Processes
 from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
@@ -111,7 +111,7 @@ class Worker:
     def run(self, names: list[str]) -> None:
         """Everything that is asked for."""
         captions = [memory.caption for memory in MEMORIES]
-        ordinary = packaged_captions()
+        ordinary, _ = ordinary_prompts(str(PLANTED_FOLDER))
         if "localize" in names or "scan" in names:
             settings = LocalizeSettings(confirm_seeds=0)
             calibration = calibrate(self.source, ordinary[:64], settings, score_prompts=6)
@@ -121,7 +121,8 @@ class Worker:
             corpus = [*captions[:8], *ordinary[:12]]
             self.timed("localize", lambda: _neurons(localize(self.source, corpus, **given)))
         if "scan" in names:
-            many = ordinary[:200]
+            many = ordinary[:256]
+            given["settings"] = LocalizeSettings(confirm_seeds=0, batch_size=4)  # pieces of 32 prompts
             self.timed("scan", lambda: [one.as_json() for one in scan(self.source, many, **given).records])
         images = dict(zip(captions[:4], training_images(MEMORIES[:4]), strict=True))
         if "audit" in names:

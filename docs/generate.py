@@ -265,7 +265,7 @@ def refused_name_table() -> str:
 
 def similarity_table() -> str:
     """The similarity measures that need no weights."""
-    from surgery.auditing.measures.similarity import DEFAULT, SIMILARITIES
+    from surgery.measures.similarity import DEFAULT, SIMILARITIES
 
     rows = [
         (

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "testbed": MODELS | {"measures", "localization", "auditing", "auditing.measures", "checkpoint"},
     "applying": MODELS
     | {
+        "measures",
         "localization",
         "auditing",
         "hardening",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
         "applying.steps",
     },
     "applying.steps": MODELS
-    | {"applying", "localization", "auditing", "hardening", "checkpoint", *BYTES, "publish"},
+    | {"applying", "measures", "localization", "auditing", "hardening", "checkpoint", *BYTES, "publish"},
     "commands": MODELS
     | {
         "measures",

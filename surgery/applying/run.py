@@ -110,7 +110,7 @@ class Run:
         """
         if "images" not in self.request.files:
             return {}
-        from surgery.auditing.subjects import folder_mapping
+        from surgery.measures.subjects import folder_mapping
 
         wanted = set(prompts)
         images, masks = (

@@ -119,6 +119,7 @@ class _Plan:
             passes_edit=self.attack.passes_edit,
             learns=self.attack.learns,
             counts=self.attack.informative or bench.base is not None,
+            shortfall=self.attack.shortfall,
             controls=on_patched,
             controls_twin=_made(self.controls_twin, found),
             pairs=[self._pair(index, found) for index in range(len(self.around.subjects))],

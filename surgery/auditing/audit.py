@@ -102,7 +102,7 @@ def audit(
         source: the model before, as `surgery.model.pipeline.load_pipeline` takes it.
         patched: the model after.
         prompts: a corpus file, or captions.
-        images: the training images, see `surgery.auditing.subjects.subjects_from`; None: SOURCE's own
+        images: the training images, see `surgery.measures.subjects.subjects_from`; None: SOURCE's own
             pictures stand in for them.
         masks: for images given as a mapping, prompt -> mask.
         control_images: pictures that no model ever saw, see `surgery.auditing.controls.read_controls`; None:

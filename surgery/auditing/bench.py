@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from surgery.auditing.budget import Budget
 from surgery.auditing.ledger import Ledger
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Pictures, Store
 from surgery.auditing.units import Cost, Unit
+from surgery.measures.similarity import Similarity
 from surgery.model.pipeline import LiveModel
 from surgery.processes import Processes
 

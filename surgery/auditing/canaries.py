@@ -33,12 +33,12 @@ from surgery.auditing.attack.teaching import Lessons, lessons, samples_of
 from surgery.auditing.bench import Bench, Job
 from surgery.auditing.budget import counted
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import generate, similarities_to
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Pictures
 from surgery.auditing.units import CanaryUnit
 from surgery.errors import UsageError
+from surgery.measures.pictures import reconstruct
 from surgery.model.finetuning import WHOLE_RATE, Finetuning, rate_for
 from surgery.model.learners import WholeDenoiser
 from surgery.model.pipeline import LiveModel

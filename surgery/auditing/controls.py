@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from surgery.auditing.bench import Bench, Job
-from surgery.auditing.measures.pictures import read_picture
 from surgery.auditing.measures.replication import generate
 from surgery.auditing.store import Pictures
 from surgery.auditing.units import ControlPictureUnit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import expanded
 from surgery.image_files import TABLE, pictures_in, table_mapping
+from surgery.measures.pictures import read_picture
 
 GivenControls = str | Path | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 

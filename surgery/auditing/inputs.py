@@ -12,17 +12,17 @@ from surgery.auditing.budget import Budget
 from surgery.auditing.controls import Control, GivenControls, captioned, read_controls
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
-from surgery.auditing.measures.pictures import picture_size, read_pictures
 from surgery.auditing.measures.quality import ClipScore, feature_extractor
-from surgery.auditing.measures.similarity import AUTO, Similarity, default_name, named_similarity
 from surgery.auditing.measures.sscd import sscd_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Store
-from surgery.auditing.subjects import subjects_from
 from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.files import expanded
+from surgery.measures.pictures import picture_size, read_pictures
+from surgery.measures.similarity import AUTO, Similarity, default_name, named_similarity
+from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import value_layers
 from surgery.ordinary import ordinary_prompts

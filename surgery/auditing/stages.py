@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from surgery.auditing.bench import PICTURES_KEPT, Bench, Job
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import (
     equal_seed_similarity,
     generate,
@@ -16,8 +15,9 @@ from surgery.auditing.measures.replication import (
 )
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import DrawnSeeds, OrdinaryUnit, ReplicationUnit
+from surgery.measures.pictures import reconstruct
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 
 STAND_IN_SEEDS = 4  # pictures of SOURCE among which a missing training image is stood in for

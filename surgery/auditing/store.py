@@ -25,10 +25,10 @@ import numpy
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.pictures import to_png
 from surgery.auditing.units import Unit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
+from surgery.measures.pictures import to_png
 
 FORMAT = "surgery.audit-state/3"
 Pictures = dict[str, torch.Tensor]  # name -> uint8 [count, 3, height, width]

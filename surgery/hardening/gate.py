@@ -23,12 +23,12 @@ from surgery.auditing.attack.embedding import optimize_embeddings
 from surgery.auditing.attack.output import optimize_constants
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.hardening.dealing import Dealer, groups_of
 from surgery.hardening.material import Material
 from surgery.hardening.pools import embedding_attack, joined, output_attack
 from surgery.hardening.settings import HardenSettings
+from surgery.measures.similarity import Similarity
 from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
 

@@ -21,9 +21,6 @@ from typing import Any
 import torch
 
 from surgery.auditing.identity import digest, prompt_id
-from surgery.auditing.measures.pictures import picture_size
-from surgery.auditing.measures.similarity import Similarity, named_similarity
-from surgery.auditing.subjects import Subject, subjects_from
 from surgery.checkpoint.edit.edit_file import write_edit
 from surgery.corpus import collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
@@ -35,6 +32,9 @@ from surgery.hardening.ladder import Bench, Rung, climb
 from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.state import State
+from surgery.measures.pictures import picture_size
+from surgery.measures.similarity import Similarity, named_similarity
+from surgery.measures.subjects import Subject, subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.model.work import Work
@@ -88,7 +88,7 @@ def harden(
         prompts: the memories' captions: a corpus file, or a list.
         output: the edit's folder; it must not exist, its parent must.
         neurons: what `localize` found; None for none: then every prompt is hardened as an unresolved one.
-        images: the memories' pictures (`surgery.auditing.subjects.subjects_from`), only to attack for; where
+        images: the memories' pictures (`surgery.measures.subjects.subjects_from`), only to attack for; where
             one is missing, SOURCE's own replica stands in.
         masks: for images given as a mapping.
         data: further pictures with captions that must stay as they are: a folder with `images.csv`, or
@@ -221,7 +221,7 @@ def _data(data: str | Path | Mapping[str, Any] | None, model: LiveModel) -> list
 
 
 def _similarity(name: str | None, model: LiveModel) -> Similarity:
-    from surgery.auditing.measures.similarity import default_name
+    from surgery.measures.similarity import default_name
 
     return named_similarity(name or default_name(*picture_size(model)))
 

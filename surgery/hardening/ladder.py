@@ -18,7 +18,6 @@ import torch
 
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.auditing.measures.similarity import Similarity
 from surgery.hardening.dealing import Dealer
 from surgery.hardening.gate import GateResult, ask_gate
 from surgery.hardening.material import Material, zero_rows
@@ -27,6 +26,7 @@ from surgery.hardening.settings import HardenSettings
 from surgery.hardening.sharing import Sharing
 from surgery.hardening.state import State
 from surgery.hardening.training import Trainer
+from surgery.measures.similarity import Similarity
 from surgery.model.injection import text_attentions
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work

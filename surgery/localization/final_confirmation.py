@@ -27,7 +27,7 @@ def confirm_final(
             record, work = searched[number], Work()
             final = localizer.confirmation.final(record.prompt, neurons, work)
             done[record.prompt] = record.with_final(final, work.as_json())
-            progress.update(number + 1 - progress.n)  # the others' are done or under way
+            progress.update(number + 1 - progress.n)
     everything: dict[str, PromptRecord] = {}
     for some in processes.gather(done):
         everything.update(some)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -114,15 +113,18 @@ class PromptLocalizer:
                 replays=not self.is_reference,
             )
             gate = evaluator.judge(self.thresholds.gate)
+        ordinary = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
         if not gate.kept:
-            return self._not_memorized(prompt, evaluator, work, {})
+            return PromptRecord(
+                prompt, NOT_MEMORIZED, gate.score, details={**ordinary, "work": work.as_json()}
+            )
         look = None
         if self.second_look is not None:
             with work.stage("second look"):
                 look = self.second_look(predictor_of(self.model, self.settings, work=work), prompt)
             if look.reason:
-                why = {"reason": look.reason, "second_look": look.as_json()}
-                return self._not_memorized(prompt, evaluator, work, why)
+                ordinary |= {"reason": look.reason, "second_look": look.as_json(), "work": work.as_json()}
+                return PromptRecord(prompt, NOT_MEMORIZED, gate.score, details=ordinary)
         selection, found = self._search(evaluator, conditioning, work)
         neurons = NeuronSet.from_pairs(found.neurons)
         evaluations = evaluator.evaluations
@@ -148,13 +150,6 @@ class PromptLocalizer:
         outcome = LOCALIZED if selection.resolved else UNRESOLVED
         initial = NeuronSet.from_pairs(selection.neurons)
         return PromptRecord(prompt, outcome, gate.score, found.score, initial, neurons, details)
-
-    def _not_memorized(
-        self, prompt: str, evaluator: PromptEvaluator, work: Work, why: Mapping[str, Any]
-    ) -> PromptRecord:
-        details = {"parts": {"before": rounded(evaluator.gate_parts)}, **why, "evaluations": 1}
-        score = evaluator.gate.score
-        return PromptRecord(prompt, NOT_MEMORIZED, score, details={**details, "work": work.as_json()})
 
     def _search(
         self, evaluator: PromptEvaluator, conditioning: Conditioning, work: Work

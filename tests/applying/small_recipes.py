@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from surgery.auditing.measures.pictures import to_png
+from surgery.measures.pictures import to_png
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 MEMORIES = read_ground_truth()

@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from surgery import formats
 from surgery.applying.recipe import OPTIONAL, SECTIONS, read_recipe
-from surgery.applying.strict import keys_of, settings_of
+from surgery.applying.strict import build, keys_of, settings_of
 from surgery.errors import UsageError
 
 OLD, HEAD = 'format = "surgery.recipe/1"\n', 'format = "surgery.recipe/2"\n'
@@ -125,3 +127,36 @@ def test_every_key_is_described_and_no_other():
                 assert not own & {field.name for field in dataclasses.fields(one)}, "two meanings of one key"
     assert {one.path for one in formats.RECIPE.fields} == known
     assert set(OPTIONAL) <= SECTIONS.keys()
+
+
+@given(
+    st.sampled_from(sorted((name, key) for name in SECTIONS for key in keys_of(SECTIONS[name]))), st.data()
+)
+def test_any_slip_of_the_pen_is_noticed_and_a_near_key_suggested(place, data):
+    """One letter of a key is lost or doubled, in any section: no key is ever passed over in silence."""
+    (section, key), at = place, data.draw(st.integers(0, len(place[1]) - 1))
+    slip = data.draw(st.sampled_from([key[:at] + key[at + 1 :], key[:at] + key[at] + key[at:]]))
+    assume(slip not in keys_of(SECTIONS[section]))
+    with pytest.raises(UsageError, match=f"unknown key {slip!r}; did you mean"):
+        build(SECTIONS[section], {slip: 1}, f"recipe.toml [{section}]")
+
+
+@given(st.sampled_from(sorted(SECTIONS)), st.data())
+def test_no_value_of_any_type_makes_anything_but_a_section_or_one_error(section, data):
+    key = data.draw(st.sampled_from(sorted(keys_of(SECTIONS[section]))))
+    value = data.draw(
+        st.one_of(
+            st.booleans(),
+            st.integers(-(2**70), 2**70),
+            st.floats(),
+            st.text(max_size=8),
+            st.lists(st.one_of(st.integers(-9, 9), st.text(max_size=3), st.floats()), max_size=3),
+            st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+        )
+    )
+    try:
+        made = build(SECTIONS[section], {key: value}, f"recipe.toml [{section}]")
+    except UsageError as error:
+        assert str(error).startswith(f"recipe.toml [{section}]") and error.way_out
+    else:
+        assert isinstance(made, SECTIONS[section])

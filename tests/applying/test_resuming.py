@@ -14,7 +14,7 @@ from small_recipes import AUDIT, CAPTIONS, PICTURE, SEARCH, write_small_recipe
 from surgery.applying.apply import apply_recipe
 from surgery.applying.steps.sequence import SEARCH as SEARCHING
 from surgery.applying.steps.sequence import WRITE
-from surgery.auditing.measures.pictures import to_png
+from surgery.measures.pictures import to_png
 
 STEPS = ["calibrate", "localize", "patch", "diff", "audit", "card", "verify"]
 

@@ -112,6 +112,13 @@ def test_every_recipe_is_read_and_commented(path):
     assert (recipe.audit is not None) != recipe.audit_declined, "whether it is audited is decided"
 
 
+def test_a_dry_run_of_the_testbed(tmp_path):
+    plan = plan_recipe(RECIPES / "testbed.toml", tmp_path / "out")
+    assert [step.name for step in plan.steps][:3] == ["calibrate", "localize", "patch"]
+    assert plan.prompts == 17 and plan.audited and 5_000 < plan.forwards < 20_000
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_dry_run_on_the_real_tensor_names(family, tmp_path):
     name, model, (called, _, _, _, _, layers, billions) = family
     shutil.copy(RECIPES / f"{name}.toml", tmp_path)

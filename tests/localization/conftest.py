@@ -3,8 +3,18 @@
 import planted_model
 import pytest
 
+from surgery.localization import confirmation
 from surgery.localization.calibration import calibrate
 from surgery.model.pipeline import load_pipeline
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    """The confirmation's pictures in one step: this model's memories are no pictures, only the path is run.
+
+    `test_criteria.py`, where the pictures are what counts, takes this back.
+    """
+    monkeypatch.setattr(confirmation, "PICTURE_STEPS", 1)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,11 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinar
 SETTINGS = LocalizeSettings()
 
 
+@pytest.fixture(autouse=True)
+def quick_pictures():
+    """Pictures in all their steps."""
+
+
 @pytest.fixture(scope="module")
 def testbed():
     model = load_pipeline(PLANTED_FOLDER, device="cpu")

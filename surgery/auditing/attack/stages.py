@@ -7,6 +7,7 @@ attack it is makes no difference here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +18,10 @@ from surgery.auditing.attack.protocol import Attack, Sibling, Target
 from surgery.auditing.bench import Bench, Job
 from surgery.auditing.budget import counted
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import Subject
-from surgery.auditing.units import AttackUnit, ReplicationUnit
+from surgery.auditing.units import AttackUnit, ReplicationUnit, percentile
+from surgery.measures.pictures import reconstruct
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 
 CONTROL_NUMBERS = 50_000  # numbers of control images start here, those of prompts at 0
@@ -29,6 +30,7 @@ SEEDS_OF_AN_IMAGE = 100  # for one attack's restarts
 FOLDS = 3  # siblings are the memories of the other folds: a third is left out
 SIBLINGS = 32  # at most
 NEAR = 8  # near captions at most
+ENOUGH = 0.95  # of what SOURCE's prompt draws: an attack on SOURCE that reaches it ends
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def subject_jobs(bench: Bench, attack: Attack, around: Surroundings, wanted: Seq
             AttackUnit.key(attack.name, side, index),
             partial(_subject_target, bench, attack, index, around),
             f"{attack.name}: prompts",
+            enough=partial(_enough, bench, side, index),
         )
         for index in range(len(around.subjects))
         if wanted[index]
@@ -118,13 +121,18 @@ def _job(
     target: Callable[[], Target],
     what: str,
     group: str = "",
+    enough: Callable[[], float] = lambda: math.inf,
 ) -> Job:
-    """One attack; model and target are asked for only where it is really made."""
+    """One attack; model and target are asked for only where it is really made.
+
+    Args:
+        enough: a score at which the attack may end, see `Attack.run`.
+    """
 
     def measure() -> tuple[AttackUnit, Pictures]:
         attacked = model()
         with counted(attacked, bench.budget.work):
-            return attack.run(attacked, target(), bench.similarity)
+            return attack.run(attacked, target(), bench.similarity, enough())
 
     return Job(AttackUnit, key, attack.cost(), measure, what, group)
 
@@ -173,6 +181,12 @@ def _subject_target(bench: Bench, attack: Attack, index: int, around: Surroundin
 def _compared(bench: Bench, index: int) -> torch.Tensor:
     """What a subject's pictures are compared with, as replication left it: uint8 [3, height, width]."""
     return bench.store.pictures(ReplicationUnit.key(index))["target"][0]
+
+
+def _enough(bench: Bench, side: str, index: int) -> float:
+    """On SOURCE: how alike it draws a subject's image from its own prompt, nearly; more no attack needs."""
+    unit = bench.store.load(ReplicationUnit, ReplicationUnit.key(index)) if side == "source" else None
+    return math.inf if unit is None else ENOUGH * percentile(unit.before.to_target)
 
 
 def _near(captions: Sequence[str], index: int) -> tuple[str, ...]:

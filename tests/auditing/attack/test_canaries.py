@@ -11,10 +11,10 @@ from surgery.auditing.bench import Bench
 from surgery.auditing.budget import Budget
 from surgery.auditing.canaries import Canaries, canary_cost, own_copy, weakly_edited
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Store
 from surgery.errors import UsageError
+from surgery.measures.similarity import named_similarity
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.testbed.load import PLANTED_FOLDER
 
