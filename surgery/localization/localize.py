@@ -4,7 +4,8 @@
    model).
 2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
    to the journal.
-3. Gather the records in corpus order and aggregate the refined sets of the localized prompts.
+3. Gather the records in corpus order and aggregate the refined sets of the localized prompts; or search one
+   mask that breaks all memories together (`surgery.localization.joint`).
 
 The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
 and may hold hundreds of neurons.
@@ -23,6 +24,7 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
+from surgery.localization.joint.mask import JointResult, find_joint_mask
 from surgery.localization.journal import Journal
 from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
@@ -34,8 +36,14 @@ from surgery.localization.records import (
     Localization,
     PromptRecord,
     aggregate,
+    with_joint,
 )
-from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
+from surgery.localization.settings import (
+    AFTER_THE_RECORDS,
+    CALIBRATION_FIELDS,
+    CONFIRMATION_FIELDS,
+    LocalizeSettings,
+)
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import add_work
@@ -85,7 +93,12 @@ def localize(
     settings = settings or LocalizeSettings()
     processes = processes or Processes()
     # Refuse bad numbers before the work, not after it.
-    aggregate([], minimum_prompts, most_frequent, per_layer)
+    how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
+    aggregate([], **how)
+    if settings.joint and (minimum_prompts, most_frequent) != (1, None):
+        raise UsageError(
+            "joint", "chooses the neurons itself", "drop --min-prompts and --most-frequent, or --joint"
+        )
     corpus = as_corpus(prompts)
     live = load_pipeline(model)
     usable = processes.from_main(
@@ -109,8 +122,18 @@ def localize(
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
     records = [known[prompt] for prompt in corpus.prompts]
-    how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
-    return _result(localizer, corpus, records, how)
+    if not settings.joint:
+        return _result(localizer, corpus, records, how)
+    found = processes.from_main(
+        find_joint_mask(live, records, _captions(live, ordinary), settings) if processes.is_main else None
+    )
+    return _result(localizer, corpus, records, how, found)
+
+
+def _captions(model: LiveModel, ordinary: str | Path | Sequence[str] | None) -> Sequence[str]:
+    if ordinary is None or isinstance(ordinary, str | Path):
+        return ordinary_prompts(model.source, ordinary)[0]
+    return ordinary
 
 
 def usable_calibration(
@@ -164,9 +187,10 @@ def usable_calibration(
 
 
 def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
-    """What a prompt's record depends on. The batch size is left out: it does not change the result."""
+    """What a prompt's record depends on: not the batch size, nor what becomes of the records later."""
     settings = localizer.settings.as_json()
-    settings.pop("batch_size")
+    for name in ("batch_size", *AFTER_THE_RECORDS):
+        settings.pop(name)
     return {
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
@@ -203,7 +227,11 @@ def _localize_all(
 
 
 def _result(
-    localizer: PromptLocalizer, corpus: PromptCorpus, records: list[PromptRecord], how: dict[str, Any]
+    localizer: PromptLocalizer,
+    corpus: PromptCorpus,
+    records: list[PromptRecord],
+    how: dict[str, Any],
+    joint: JointResult | None = None,
 ) -> Localization:
     settings = localizer.settings
     counted = {LOCALIZED, UNRESOLVED} if settings.include_unresolved else {LOCALIZED}
@@ -211,6 +239,9 @@ def _result(
     neurons = aggregate(found, how["minimum_prompts"], how["most_frequent"], how["per_layer"])
     # Layers in the order of the signal, as a person expects them.
     neurons = NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
+    if joint is not None:
+        neurons = joint.neurons
+        records = [with_joint(record, joint.prompts.get(record.prompt)) for record in records]
     window = window_of(*localizer.latents.shape[-2:])
     evidence = {
         "model": localizer.model.source,
@@ -229,4 +260,7 @@ def _result(
         "versions": library_versions(),
         "work": add_work([record.details["work"] for record in records]),
     }
+    if joint is not None:
+        evidence["joint"] = joint.evidence
+        evidence["work"] = add_work([evidence["work"], joint.evidence["work"]])
     return Localization(neurons, records, evidence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,13 @@ class PromptRecord:
 
     @property
     def is_left(self) -> bool:
-        """Whether the memory is left: no set of neurons broke it, or not on fresh seeds."""
+        """Whether the memory is left: no set of neurons broke it, or not on fresh seeds.
+
+        Where the corpus has one joint mask, and the prompt was judged under it, that decides.
+        """
+        joint = self.details.get("joint") or {}
+        if joint.get("broken") is not None:
+            return not joint["broken"]
         confirmed = self.details.get("confirmed") or {}
         return self.outcome == UNRESOLVED or confirmed.get("broken") is False
 
@@ -109,6 +115,11 @@ class Localization:
             UsageError: the folder does not exist or cannot be written.
         """
         write_atomically(path, json_text(self.as_json()).encode())
+
+
+def with_joint(record: PromptRecord, joint: Mapping[str, Any] | None) -> PromptRecord:
+    """The record with what the joint mask does to its prompt; as it is, if it was not asked."""
+    return record if joint is None else replace(record, details={**record.details, "joint": dict(joint)})
 
 
 def aggregate(

@@ -122,6 +122,18 @@ class NoisePredictor:
             self._in_batches(latents, conditioning, off, self.first_timestep, None)
         return self._in_batches(latents, conditioning, off, self.timestep, replay)
 
+    def predict_with_gradients(
+        self, latents: torch.Tensor, conditioning: Conditioning, timestep: int
+    ) -> torch.Tensor:
+        """As `predict`, nothing off, at any timestep, in one call, and with gradients (`surgery.model.gates`).
+
+        The backward pass is counted beforehand: it costs about what two more forward passes would.
+        """
+        inputs = latents.to(self._device, self.model.dtype)
+        prediction = self._one_batch(inputs, conditioning, NeuronSet(), torch.tensor(timestep), None)
+        self.work.count(2 * len(inputs) * (1 if self.guidance is None else 2))
+        return prediction
+
     def _in_batches(
         self,
         latents: torch.Tensor,
