@@ -93,7 +93,11 @@ def localize(
     settings = settings or LocalizeSettings()
     processes = processes or Processes()
     # Refuse bad numbers before the work, not after it.
-    how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
+    how: dict[str, Any] = {
+        "minimum_prompts": minimum_prompts,
+        "most_frequent": most_frequent,
+        "per_layer": per_layer,
+    }
     aggregate([], **how)
     if settings.joint and (minimum_prompts, most_frequent) != (1, None):
         raise UsageError(
@@ -262,5 +266,5 @@ def _result(
     }
     if joint is not None:
         evidence["joint"] = joint.evidence
-        evidence["work"] = add_work([evidence["work"], joint.evidence["work"]])
+        evidence["work"] = add_work([*(record.details["work"] for record in records), joint.evidence["work"]])
     return Localization(neurons, records, evidence)

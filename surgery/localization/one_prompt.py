@@ -121,7 +121,7 @@ class PromptLocalizer:
             descent = Descent(activation, z, self.settings)
             if self.settings.selection == "attribution" and not descent.neurons(0):
                 descent = self._attributed(conditioning, descent)
-                z = descent.z
+                z = dict(descent.z)
             selection = self._select(evaluator, descent, conditioning)
         with work.stage("refinement"):
             threshold = self._refinement_threshold(selection)

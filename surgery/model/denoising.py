@@ -125,7 +125,7 @@ class NoisePredictor:
     def predict_with_gradients(
         self, latents: torch.Tensor, conditioning: Conditioning, timestep: int
     ) -> torch.Tensor:
-        """As `predict`, nothing off, at any timestep, in one call, and with gradients (`surgery.model.gates`).
+        """As `predict`, nothing off, at any timestep, in one call, with gradients (`surgery.model.gates`).
 
         The backward pass is counted beforehand: it costs about what two more forward passes would.
         """

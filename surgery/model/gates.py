@@ -8,12 +8,15 @@ samples of a batch apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from surgery.errors import SurgeryError
+
+Hook = Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]
 
 
 @contextmanager
@@ -44,10 +47,10 @@ def gated(denoiser: torch.nn.Module, gates: Mapping[str, torch.Tensor]) -> Itera
         )
 
 
-def _hook(name: str, gate: torch.Tensor, never_fired: set[str]) -> object:
+def _hook(name: str, gate: torch.Tensor, never_fired: set[str]) -> Hook:
     factor = gate if gate.dim() == 1 else gate[:, None, :]  # outputs are [samples, tokens, rows]
 
-    def hook(module: torch.nn.Module, arguments: object, output: torch.Tensor) -> torch.Tensor:
+    def hook(module: torch.nn.Module, arguments: Any, output: torch.Tensor) -> torch.Tensor:
         never_fired.discard(name)
         return output * factor.to(output.dtype)
 

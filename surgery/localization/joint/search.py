@@ -8,8 +8,8 @@ do to a prompt, to first order (an attribution), and what each would cost.
    and never counts more than what a prompt still lacks. At most 8 neurons in the first round, twice as many
    in each further one. This is the greedy algorithm for covering problems (Wolsey 1982), in rounds.
 2. **Certificates.** For each prompt, rank the mask's neurons by worth (share in the prompt's own effects,
-   times what all prompts owe to the neuron, per cost), gallop (1, 3, 7, ...) and bisect to the smallest prefix
-   that breaks the memory by itself: its certificate. What is in no certificate leaves.
+   times what all prompts owe to the neuron, per cost), gallop (1, 3, 7, ...) and bisect to the smallest
+   prefix that breaks the memory by itself: its certificate. What is in no certificate leaves.
 3. **Release.** Neurons of few certificates and high cost come first, those that many prompts share last. A
    group leaves if every prompt whose certificate it touches stays broken; groups double when they leave and
    are halved when they do not. No other prompt needs a test: its certificate is still off. Prompts whose
@@ -17,8 +17,8 @@ do to a prompt, to first order (an attribution), and what each would cost.
 4. **Check.** All prompts are tested under the final mask. What came back (memories are not quite monotone)
    is grown anew with the mask in place.
 
-Tests: to grow, one a prompt and round; for a certificate of c neurons, at most 2 log2(c) + 1; for the release,
-about one a neuron that is kept; for the check, one a prompt.
+Tests: to grow, one a prompt and round; for a certificate of c neurons, at most 2 log2(c) + 1; for the
+release, about one a neuron that is kept; for the check, one a prompt.
 """
 
 from __future__ import annotations
