@@ -38,6 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     for kind in ("verbatim", "template"):
         before, after = result.share(kind, result.before), result.share(kind, result.after)
         print(f"{'all':<10} {kind:<9} {'':>4} {before:>7.0%} {after:>6.0%}")
+    shown = result.at_own_guidance()
+    print(
+        f"{'all':<10} at guidance {shown['guidance']:g}: {shown['replicas']} of {shown['pictures']} pictures "
+        f"are replicas"
+    )
     print(
         f"\n{result.neurons.count} neurons zeroed in one mask. Ordinary prompts changed by "
         f"{result.ordinary_change:.2f} of what another seed changes.\n"

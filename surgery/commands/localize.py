@@ -19,7 +19,7 @@ from surgery.localization.settings import (
 )
 
 if TYPE_CHECKING:
-    from surgery.localization.records import Localization
+    from surgery.localization.records import Localization, PromptRecord
 
 ROWS_SHOWN = 60
 
@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="write neurons.json here")
     parser.add_argument(
         "--journal", metavar="FILE", help="journal for resuming (default: OUTPUT.journal, removed at the end)"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="training images, named as for `surgery audit`: target-gone and the confirmation use them",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit 3 if a prompt stays unresolved or unconfirmed"
@@ -69,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             minimum_prompts=arguments.min_prompts,
             most_frequent=arguments.most_frequent,
             per_layer=arguments.per_layer,
+            images=arguments.images,
             journal=journal,
             processes=processes,
             show_progress=not arguments.quiet,
@@ -113,17 +119,24 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
 def _print_table(result: Localization) -> None:
     rows = [record for record in result.records if record.outcome != "not_memorized"]
     rows += [record for record in result.records if record.outcome == "not_memorized"]
-    print(f"{'prompt':44}  {'outcome':13}  initial  refined  before   after   fresh")
+    print(f"{'prompt':44}  {'outcome':13}  initial  refined  before   after   fresh  replicas")
     for record in rows[:ROWS_SHOWN]:
         confirmed = (record.details.get("confirmed") or {}).get("score")
         counts = [record.initial.count, record.refined.count] if record.outcome != "not_memorized" else "--"
         caption = shared.shortened(record.prompt, 44)
         print(
             f"{caption:44}  {record.outcome:13}  {counts[0]:>7}  {counts[1]:>7}  "
-            f"{record.score_before:6.3f}  {_number(record.score_after)}  {_number(confirmed)}"
+            f"{record.score_before:6.3f}  {_number(record.score_after)}  {_number(confirmed)}  "
+            f"{_replicas(record)}"
         )
     if len(rows) > ROWS_SHOWN:
         print(f"... and {len(rows) - ROWS_SHOWN} more prompts, all in the file")
+
+
+def _replicas(record: PromptRecord) -> str:
+    """How many pictures, drawn with the final set off, are replicas."""
+    pictures = (record.details.get("final") or {}).get("pictures")
+    return f"{pictures['replicas']:>3} of {pictures['seeds']}" if pictures else "       -"
 
 
 def _number(value: float | None) -> str:
@@ -164,7 +177,7 @@ def _warnings(result: Localization) -> list[str]:
     unconfirmed = [record for record in result.with_outcome("localized") if record.is_left]
     if unconfirmed:
         warnings.append(
-            f"{len(unconfirmed)} prompt(s) NOT CONFIRMED on fresh seeds: "
+            f"{len(unconfirmed)} prompt(s) NOT CONFIRMED on fresh seeds (scores or pictures): "
             + "; ".join(shared.shortened(record.prompt, 50) for record in unconfirmed[:5])
         )
     ordinary = {name: one["mean"] for name, one in evidence["calibration"]["scores"].items()}

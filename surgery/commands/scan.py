@@ -25,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--detector",
-        default=registry.DEFAULT,
+        default=registry.DEFAULT_DETECTOR,
         metavar="NAME",
-        help=f"what scores a prompt: {', '.join(registry.detector_places())} (default: {registry.DEFAULT})",
+        help=f"what scores a prompt: {', '.join(registry.detector_places())} "
+        f"(default: {registry.DEFAULT_DETECTOR})",
     )
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="default: calibrated")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="rows of the table (default: 20)")

@@ -51,6 +51,52 @@ RECORD = (
     ),
     FormatField("confirmed.threshold", "number", "the threshold of these latents", _SEARCHED),
     FormatField("confirmed.broken", "boolean or null", "whether the memory is broken there too", _SEARCHED),
+    FormatField(
+        "parts.before.*",
+        "number",
+        "the numbers that the criterion's score is made of, by name, with nothing off",
+    ),
+    FormatField("parts.after.*", "number", "the same with the refined neurons off", _SEARCHED),
+    FormatField(
+        "confirmed.parts.*", "number", "the numbers that the score there is made of, by name", _SEARCHED
+    ),
+    FormatField(
+        "final",
+        "object or null",
+        "the check of the corpus's set; null with `--confirm-seeds 0`",
+        f"{_SEARCHED}, not in the journal",
+    ),
+    FormatField("final.broken", "boolean or null", "false if one of the two below says no", _SEARCHED),
+    FormatField("final.noise", "object or null", "as `confirmed`, with the corpus's set off", _SEARCHED),
+    *(
+        FormatField(f"final.noise.{name}", kind, f"as `confirmed.{name}`", _SEARCHED)
+        for name, kind in (
+            ("seeds", "integer"),
+            ("score", "number or null"),
+            ("threshold", "number"),
+            ("broken", "boolean or null"),
+            ("parts.*", "number"),
+        )
+    ),
+    FormatField(
+        "final.pictures", "object or null", "what pictures show; null with `--confirm-pictures 0`", _SEARCHED
+    ),
+    *(
+        FormatField(f"final.pictures.{name}", kind, meaning, _SEARCHED)
+        for name, kind, meaning in (
+            ("seeds", "integer", "pictures drawn with the set off"),
+            ("guidance", "number", "the pipeline's own, at which they were drawn"),
+            ("steps", "integer", "sampler steps"),
+            ("against", "text", "`training image` or `own replica`: what they were compared with"),
+            ("measure", "text", "the similarity"),
+            ("threshold", "number", "from where on a picture is a replica"),
+            ("fixed_share", "number", "the share of the picture that was compared: what stays fixed"),
+            ("source_replicas", "integer", "replicas among SOURCE's own pictures (4, at other seeds)"),
+            ("replicas", "integer", "replicas with the set off"),
+            ("highest", "number", "the highest similarity with the set off"),
+            ("broken", "boolean or null", "no replica; null where SOURCE draws none either"),
+        )
+    ),
     FormatField("evaluations", "integer", "scores computed, the gate's included"),
     *work_fields("work", "the prompt"),
 )
@@ -71,6 +117,7 @@ NEURONS = Format(
         FormatField("thresholds.gate", "number", "score above which a prompt is memorized"),
         FormatField("thresholds.selection", "number", "score at which the initial selection ends"),
         FormatField("thresholds.refinement", "number", "score that refinement stays below"),
+        FormatField("images", "integer", "prompts with a training image (`--images`)"),
         FormatField("window.taps", "integer", "taps of the MS-SSIM window; 11 as published"),
         FormatField("window.sigma", "number", "its standard deviation"),
         FormatField("calibration.prompts", "integer", "ordinary prompts calibrated on"),
@@ -135,6 +182,7 @@ JOURNAL = Format(
         FormatField("format", "text", "the tag"),
         FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
         FormatField("run.thresholds.*", "number", "`gate`, `selection`, `refinement`"),
+        FormatField("run.images", "text", "SHA-256 of the training images", "with `--images`"),
         *fingerprint_fields("run.fingerprint"),
         FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
     ),

@@ -46,6 +46,9 @@ DEMO = Format(
             for kind in ("verbatim", "template")
             for side in ("before", "after")
         ),
+        FormatField("own_guidance.guidance", "number", "the pipeline's own"),
+        FormatField("own_guidance.pictures", "integer", "pictures drawn at it with the rows off"),
+        FormatField("own_guidance.replicas", "integer", "replicas among them"),
         FormatField("ordinary_change", "number", "change of ordinary prompts; 1: as much as another seed"),
         FormatField("neurons", "integer", "rows zeroed"),
         FormatField("seconds", "number", "from start to end"),

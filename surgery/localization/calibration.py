@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,39 +23,24 @@ from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.activations import Moments, activations
-from surgery.localization.criteria import Detector, Predictions
+from surgery.localization.criteria import Criterion, Detector, Predictions
+from surgery.localization.distribution import Distribution
 from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
-from surgery.model.conditioning import encode_prompts
+from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
+from surgery.model.sketches import sketches
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.versions import library_versions
 
 TEXT_BATCH = 64
 # The file lists these first and in this order, whatever the order in the registry.
-LISTED_FIRST = ("pairs", "prompts", "same_seed", "noise_magnitude")
+LISTED_FIRST = (
+    "pairs", "prompts", "same_seed", "noise_magnitude", "upper_seeds", "best_tile", "seed_matches",
+    "agreeing_seeds", "own_replica", "strangers_image",
+)  # fmt: skip
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Mean, standard deviation (n - 1) and number of some scores."""
-
-    mean: float
-    std: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Distribution:
-        """The distribution of at least two values."""
-        mean = math.fsum(values) / len(values)
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        return cls(mean, math.sqrt(squares / (len(values) - 1)), len(values))
-
-    def cutoff(self, deviations: float) -> float:
-        """mean + deviations x std."""
-        return self.mean + deviations * self.std
 
 
 @dataclass(frozen=True)
@@ -98,6 +83,18 @@ class Calibration:
                 "calibration", f"has no distribution {name!r}", "calibrate the model again with this version"
             )
         return self.scores[name].cutoff(deviations)
+
+    def criterion(self, name: str, on_fresh_seeds: bool = False) -> Criterion:
+        """The criterion of that name, told what ordinary prompts look like on the latents it will judge."""
+        return self.told(registry.criterion(name), on_fresh_seeds)
+
+    def told(self, criterion: Criterion, on_fresh_seeds: bool = False) -> Criterion:
+        """`Criterion.calibrated` by these distributions: those of the search's latents, or of fresh ones."""
+        prefix = "confirm_" if on_fresh_seeds else ""
+        ordinary = {
+            name.removeprefix(prefix): one for name, one in self.scores.items() if name.startswith(prefix)
+        }
+        return criterion.calibrated(ordinary, self.cutoff)
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of every criterion and detector that is calibrated, by its name."""
@@ -191,7 +188,7 @@ def _score_distributions(
         criteria = [registry.criterion(name) for name in registry.CRITERIA]
         fresh = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
         more = _scores_on(predictor, fresh, prompts, criteria, "scores on fresh seeds", report)
-        own = {one.distribution for one in criteria}
+        own = {name for one in criteria for name in one.distributions}
         scores |= {f"confirm_{name}": found for name, found in more.items() if name in own}
     return scores
 
@@ -217,6 +214,8 @@ def _scores_on(
                 found.setdefault(name, []).extend(some)
         before = one
         report(what, position + 1, len(prompts))
+    for detector in detectors:
+        found.update(detector.derived_values(found, len(latents)))
     listed = sorted(found, key=lambda name: (*LISTED_FIRST, name).index(name))
     return {name: Distribution.of(found[name]) for name in listed}
 
@@ -234,7 +233,13 @@ def predictions_of(
         some = prompts[start : start + together]
         conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
         noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
-        yield some, Predictions(noise.unflatten(0, (len(some), len(latents))), latents, empty)
+        noise = noise.unflatten(0, (len(some), len(latents)))
+        draw = partial(_drawn, predictor, latents[:1], conditioning.select(slice(0, 1)))
+        yield some, Predictions(noise, latents, empty, predictor.noise_rate, draw)
+
+
+def _drawn(predictor: NoisePredictor, latents: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    return sketches(predictor, latents, conditioning)[0]
 
 
 def predictor_of(model: LiveModel, settings: LocalizeSettings, **more: Any) -> NoisePredictor:

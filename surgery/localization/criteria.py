@@ -37,8 +37,12 @@ from typing import Protocol
 
 import torch
 
+from surgery.localization.distribution import Distribution
 from surgery.localization.ms_ssim import Window, ms_ssim, pairwise_scores, pairwise_scores_of_many, window_of
-from surgery.model.denoising import noise_differences
+from surgery.model.conditioning import Conditioning
+from surgery.model.denoising import NoisePredictor, noise_differences
+from surgery.model.replay import BlockReplay
+from surgery.neurons import NeuronSet
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,26 @@ class Predictions:
         latents: float32 [seeds, channels, height, width].
         empty: gives the prediction for the empty prompt on the latents; costs the denoiser S sample-forwards
             when it is first called.
+        noise_rate: sqrt(1 - alphas_cumprod) at the timestep predicted at.
+        draw: sketches the first prompt's picture from the first latent in a few steps: [channels, height,
+            width]; costs the denoiser as many sample-forwards.
     """
 
     noise: torch.Tensor
     latents: torch.Tensor
     empty: Callable[[], torch.Tensor]
+    noise_rate: float = 1.0
+    draw: Callable[[], torch.Tensor] | None = None
 
     @cached_property
     def differences(self) -> torch.Tensor:
         """The noise differences, float32 [prompts, seeds, channels, height, width]."""
         return noise_differences(self.noise, self.latents)
+
+    @cached_property
+    def sketches(self) -> torch.Tensor:
+        """The clean latents predicted in one step, up to a factor; the shape of `noise`."""
+        return self.latents.to(self.noise.device) - self.noise_rate * self.noise
 
     @cached_property
     def pairwise(self) -> torch.Tensor:
@@ -91,6 +105,11 @@ class Detector(Protocol):
     distribution: str
     cutoff: float
 
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """Every distribution that its decisions rest on, its own first."""
+        return (self.distribution,)
+
     @abstractmethod
     def scores(self, seen: Predictions) -> list[float]:
         """One number a prompt."""
@@ -107,6 +126,10 @@ class Detector(Protocol):
         """
         return {self.distribution: self.scores(one)}
 
+    def derived_values(self, found: Mapping[str, list[float]], seeds: int) -> dict[str, list[float]]:
+        """Further distributions, made of what all ordinary prompts added, in their order."""
+        return {}
+
 
 class Criterion(Detector, Protocol):
     """Says how much of a memory is left, with neurons off.
@@ -114,13 +137,48 @@ class Criterion(Detector, Protocol):
     Attributes:
         picks_seeds: whether the gate may keep only some of a memorized prompt's seeds. Then the confirmation
             passes its fresh seeds through the gate as well.
+        replays: whether one denoiser pass a seed is all that is looked at, so that its first blocks can be
+            replayed from earlier passes.
     """
 
     picks_seeds: bool = False
+    replays: bool = True
+
+    def calibrated(self, ordinary: Mapping[str, Distribution], cutoff: float | None = None) -> Criterion:
+        """This criterion, told what ordinary prompts look like on the latents it will judge.
+
+        Args:
+            ordinary: name -> distribution, without the prefix that fresh latents' distributions have.
+            cutoff: deviations for every threshold; None: the criterion's own.
+        """
+        return self
+
+    def shown(self, targets: Mapping[str, torch.Tensor]) -> Criterion:
+        """This criterion with the latents [channels, height, width] of prompts' training images."""
+        return self
+
+    def of_prompt(self, prompt: str) -> Criterion:
+        """This criterion for one prompt: itself, unless prompts have something of their own."""
+        return self
+
+    def look(
+        self,
+        predictor: NoisePredictor,
+        latents: torch.Tensor,
+        conditioning: Conditioning,
+        neurons: NeuronSet,
+        replay: BlockReplay | None,
+    ) -> torch.Tensor:
+        """What is judged, with the neurons off: [seeds, channels, height, width]. The noise differences."""
+        return noise_differences(predictor.predict(latents, conditioning, neurons, replay), latents)
+
+    def pairwise(self, unablated: torch.Tensor, window: Window) -> torch.Tensor:
+        """What the gate reads: how alike the seeds are, [seeds, seeds], or [looks, seeds, seeds]."""
+        return pairwise_scores(unablated, window)
 
     @abstractmethod
     def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        """Judge a prompt by the scores [seeds, seeds] between its unablated noise differences."""
+        """Judge a prompt by `pairwise` of what is seen with nothing off."""
 
     @abstractmethod
     def bound(
@@ -129,11 +187,21 @@ class Criterion(Detector, Protocol):
         """A lower bound of the score over `seeds` seeds from the first n of them; exact at n = seeds.
 
         Args:
-            ablated: noise differences with neurons off, [n, channels, height, width].
-            unablated: gives those of the same seeds with nothing off, same shape.
+            ablated: what `look` saw of n seeds with neurons off, [n, channels, height, width].
+            unablated: gives what it sees of all `seeds` seeds with nothing off, in the same order.
             seeds: how many seeds there are.
             window: for MS-SSIM.
         """
+
+    def parts(
+        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
+    ) -> dict[str, float]:
+        """The numbers that the bound is made of, by name, for the record; arguments as in `bound`."""
+        return {self.distribution: self.bound(ablated, unablated, seeds, window)}
+
+    def score_of(self, parts: Mapping[str, float]) -> float:
+        """The bound that `parts` make up."""
+        return parts[self.distribution]
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         """How many seeds to look at first in a test that is likely to fail: all, where bounds tell little."""
@@ -153,30 +221,6 @@ class Criterion(Detector, Protocol):
         return ""
 
 
-class SeedsDiverge(Criterion):
-    """See the module's docstring. Calibrates "prompts": the mean over an ordinary prompt's pairs of seeds."""
-
-    distribution = "prompts"
-    cutoff = 2.0
-
-    def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        score = mean_pair(pairwise)
-        return Gate(score, tuple(range(len(pairwise))) if score > threshold else ())
-
-    def bound(
-        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        return _of_all_pairs(pairwise_scores(ablated, window), seeds)
-
-    def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
-        seeds = len(pairwise)
-        for some in range(2, seeds):
-            # A failing test scores about as the unablated prompt does; 1.2 leaves room for a little less.
-            if _of_all_pairs(pairwise[:some, :some], seeds) > 1.2 * threshold:
-                return some
-        return seeds
-
-
 class NoiseChanged(Criterion):
     """See the module's docstring. Calibrates "pairs", every pair of seeds of an ordinary prompt, and
     "same_seed": two different prompts at one seed, the floor that this criterion cannot get under.
@@ -192,19 +236,26 @@ class NoiseChanged(Criterion):
             float(best.max()), tuple(index for index, score in enumerate(best.tolist()) if score > threshold)
         )
 
+    def pairwise(self, unablated: torch.Tensor, window: Window) -> torch.Tensor:
+        return pairwise_scores(unablated, window, one_range=True)
+
+    def scores(self, seen: Predictions) -> list[float]:
+        return [self.gate(self.pairwise(one, seen.window), 0.0).score for one in seen.differences]
+
     def bound(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
     ) -> float:
-        return float(ms_ssim(ablated, unablated(), window).max())
+        return float(ms_ssim(ablated, unablated()[: len(ablated)], window, one_range=True).max())
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         return math.ceil(len(pairwise) / 4)
 
     def calibration_values(self, one: Predictions, before: Predictions | None) -> dict[str, list[float]]:
         rows, columns = torch.triu_indices(len(one.latents), len(one.latents), offset=1)
-        values = {"pairs": one.pairwise[0, rows, columns].tolist()}
+        values = {"pairs": self.pairwise(one.differences[0], one.window)[rows, columns].tolist()}
         if before is not None:
-            values["same_seed"] = ms_ssim(before.differences[0], one.differences[0], one.window).tolist()
+            pictures = (before.differences[0], one.differences[0])
+            values["same_seed"] = ms_ssim(*pictures, one.window, one_range=True).tolist()
         return values
 
     def doubt(self, ordinary: Mapping[str, float], threshold: float) -> str:
@@ -233,9 +284,9 @@ class NoiseMagnitude(Detector):
 
 def mean_pair(pairwise: torch.Tensor) -> float:
     """The mean over all pairs of different seeds of a symmetric [seeds, seeds] matrix."""
-    return _of_all_pairs(pairwise, len(pairwise))
+    return of_all_pairs(pairwise, len(pairwise))
 
 
-def _of_all_pairs(pairwise: torch.Tensor, seeds: int) -> float:
+def of_all_pairs(pairwise: torch.Tensor, seeds: int) -> float:
     """The part of the mean over all pairs of `seeds` seeds that the pairs of some of them make up."""
     return float((pairwise.sum() - pairwise.trace()) / (seeds * (seeds - 1)))

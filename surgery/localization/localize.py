@@ -6,6 +6,8 @@
    to the journal.
 3. Gather the records in corpus order and aggregate the refined sets of the localized prompts; or search one
    mask that breaks all memories together (`surgery.localization.joint`).
+4. Confirm the one set for every memorized prompt, on fresh seeds and on pictures
+   (`surgery.localization.confirmation`).
 
 The sets of unresolved prompts stay out of the corpus set unless asked for: they do not break their memory,
 and may hold hundreds of neurons.
@@ -14,7 +16,7 @@ and may hold hundreds of neurons.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,13 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
-from surgery.localization.joint.mask import JointResult, find_joint_mask
+from surgery.localization.gathering import aggregated, result
+from surgery.localization.joint.mask import find_joint_mask
 from surgery.localization.journal import Journal
-from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
 from surgery.localization.processes import Processes
 from surgery.localization.records import (
-    LOCALIZED,
     NOT_MEMORIZED,
-    UNRESOLVED,
     Localization,
     PromptRecord,
     aggregate,
@@ -44,13 +44,14 @@ from surgery.localization.settings import (
     CONFIRMATION_FIELDS,
     LocalizeSettings,
 )
+from surgery.measures.pictures import picture_size
+from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
-from surgery.model.work import add_work
+from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
 from surgery.progress import StageBars, bar
-from surgery.versions import library_versions
 
 
 def localize(
@@ -63,6 +64,8 @@ def localize(
     minimum_prompts: int = 1,
     most_frequent: int | None = None,
     per_layer: bool = False,
+    images: str | Path | Mapping[str, Any] | None = None,
+    masks: Mapping[str, Any] | None = None,
     journal: str | Path | None = None,
     processes: Processes | None = None,
     show_progress: bool = False,
@@ -77,6 +80,9 @@ def localize(
         calibration: made for this model by `calibrate`, or its file; default: calibrate now.
         ordinary: ordinary captions for calibrating now: a file or a list; default: see `ordinary_prompts`.
         minimum_prompts, most_frequent, per_layer: how prompts' sets become one, see `aggregate`.
+        images: training images, for target-gone and for the confirmation: a folder (named as for the audit,
+            see `surgery.measures.subjects`), or prompt -> path, PIL image or array.
+        masks: prompt -> path or array, true where the image is fixed; only with `images` as a mapping.
         journal: a file that records each prompt as it ends; the same call with the same file goes on from
             there.
         processes: this process among those of the launcher; default: the only one.
@@ -110,7 +116,8 @@ def localize(
         if processes.is_main
         else None
     )
-    localizer = PromptLocalizer(live, usable, settings)
+    subjects = subjects_from(corpus.prompts, images, masks, picture_size(live)) if images else []
+    localizer = PromptLocalizer(live, usable, settings, subjects)
     book = None
     if journal is not None:
         book = Journal(journal, _run_description(localizer), processes.rank)
@@ -126,18 +133,47 @@ def localize(
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
     records = [known[prompt] for prompt in corpus.prompts]
-    if not settings.joint:
-        return _result(localizer, corpus, records, how)
-    found = processes.from_main(
-        find_joint_mask(live, records, _captions(live, ordinary), settings) if processes.is_main else None
-    )
-    return _result(localizer, corpus, records, how, found)
+    joint = None
+    if settings.joint:
+        joint = processes.from_main(
+            find_joint_mask(live, records, _captions(live, ordinary), settings) if processes.is_main else None
+        )
+        records = [with_joint(record, joint.prompts.get(record.prompt)) for record in records]
+    neurons = aggregated(localizer, records, how) if joint is None else joint.neurons
+    records = confirm_final(localizer, records, neurons, processes, show_progress)
+    return result(localizer, corpus, records, neurons, how, joint)
 
 
 def _captions(model: LiveModel, ordinary: str | Path | Sequence[str] | None) -> Sequence[str]:
     if ordinary is None or isinstance(ordinary, str | Path):
         return ordinary_prompts(model.source, ordinary)[0]
     return ordinary
+
+
+def confirm_final(
+    localizer: PromptLocalizer,
+    records: list[PromptRecord],
+    neurons: NeuronSet,
+    processes: Processes,
+    show_progress: bool = False,
+) -> list[PromptRecord]:
+    """The records with the confirmation of the corpus's set, spread over the processes, in their order."""
+    searched = [record for record in records if record.outcome != NOT_MEMORIZED]
+    if not localizer.settings.confirm_seeds:
+        return records
+    mine = set(processes.share([record.prompt for record in searched]))
+    done: dict[str, PromptRecord] = {}
+    with bar(len(mine), "confirm", show_progress and processes.is_main) as progress:
+        for record in searched:
+            if record.prompt in mine:
+                work = Work()
+                final = localizer.confirmation.final(record.prompt, neurons, work)
+                done[record.prompt] = record.with_final(final, work.as_json())
+                progress.update()
+    everything: dict[str, PromptRecord] = {}
+    for some in processes.gather(done):
+        everything.update(some)
+    return [everything.get(record.prompt, record) for record in records]
 
 
 def usable_calibration(
@@ -196,6 +232,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
     for name in ("batch_size", *AFTER_THE_RECORDS):
         settings.pop(name)
     return {
+        **({"images": localizer.images_digest} if localizer.images else {}),
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
         "fingerprint": localizer.calibration.fingerprint,
@@ -228,43 +265,3 @@ def _localize_all(
             progress.set_postfix(**spent, **stages, last=record.outcome)
             progress.update()
     return records
-
-
-def _result(
-    localizer: PromptLocalizer,
-    corpus: PromptCorpus,
-    records: list[PromptRecord],
-    how: dict[str, Any],
-    joint: JointResult | None = None,
-) -> Localization:
-    settings = localizer.settings
-    counted = {LOCALIZED, UNRESOLVED} if settings.include_unresolved else {LOCALIZED}
-    found = [record.refined for record in records if record.outcome in counted]
-    neurons = aggregate(found, how["minimum_prompts"], how["most_frequent"], how["per_layer"])
-    # Layers in the order of the signal, as a person expects them.
-    neurons = NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
-    if joint is not None:
-        neurons = joint.neurons
-        records = [with_joint(record, joint.prompts.get(record.prompt)) for record in records]
-    window = window_of(*localizer.latents.shape[-2:])
-    evidence = {
-        "model": localizer.model.source,
-        "fingerprint": dict(localizer.calibration.fingerprint),
-        "settings": settings.as_json(),
-        "thresholds": localizer.thresholds.as_json(),
-        "window": {"taps": window.taps, "sigma": window.sigma},
-        "calibration": localizer.calibration.summary(),
-        "aggregation": how,
-        "corpus": corpus.counts(),
-        "outcomes": {
-            outcome: sum(record.outcome == outcome for record in records)
-            for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
-        },
-        "computes_in": localizer.model.type_name,
-        "versions": library_versions(),
-        "work": add_work([record.details["work"] for record in records]),
-    }
-    if joint is not None:
-        evidence["joint"] = joint.evidence
-        evidence["work"] = add_work([*(record.details["work"] for record in records), joint.evidence["work"]])
-    return Localization(neurons, records, evidence)

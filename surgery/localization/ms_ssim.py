@@ -1,13 +1,17 @@
 """The memorization score: 3-scale MS-SSIM between noise differences, batched over pairs.
 
 MS-SSIM after Wang, Simoncelli and Bovik (2003), with the constants of the NeMo paper (arXiv 2406.02366):
-Gaussian window, K1 = 0.01, K2 = 0.03, three scales with exponents 0.33 each, data range from the pair at each
-scale, negative terms clipped to 0. For one pair (a, b):
+Gaussian window, K1 = 0.01, K2 = 0.03, three scales with exponents 0.33 each, data range from the pictures at
+each scale, negative terms clipped to 0. For one pair (a, b):
 
 1. At each scale, local means, variances and the covariance under the window, borders reflected.
 2. The first two scales give their mean contrast-structure term, the third its mean full SSIM; between scales
    both pictures are averaged 2 x 2.
 3. The score is the product of the three terms, each to the power 0.33.
+
+The data range is that of the pair at hand, or, with `one_range`, that of all pairs scored together: so the
+published scores were computed (torchmetrics takes it over the batch). Scores near 0.1 differ by up to 0.008.
+A wider range brings a score nearer to 1, so that some of the pairs alone never score higher than among all.
 
 The published window has 11 taps (sigma 1.5), which does not fit the third scale of latents below 40 x 40:
 there the window shrinks with the latent (16 x 16: 5 taps, sigma 0.5), see `window_of`.
@@ -56,12 +60,15 @@ def window_of(height: int, width: int) -> Window:
     return Window(2 * radius + 1, SIGMA_OF_RADIUS[radius])
 
 
-def ms_ssim(first: torch.Tensor, second: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+def ms_ssim(
+    first: torch.Tensor, second: torch.Tensor, window: Window | None = None, one_range: bool = False
+) -> torch.Tensor:
     """MS-SSIM of n pairs.
 
     Args:
         first, second: noise differences, float32 [n, channels, height, width].
         window: default: `window_of` the latent size.
+        one_range: one data range for all n pairs, as published, instead of one for each.
 
     Returns:
         float32 [n]; 1 for equal pictures, near 0 for unrelated ones.
@@ -70,7 +77,7 @@ def ms_ssim(first: torch.Tensor, second: torch.Tensor, window: Window | None = N
     kernel = _kernel(window, first.shape[1], first.device)
     score = torch.ones(first.shape[0], device=first.device)
     for scale, beta in enumerate(BETAS):
-        similarity, contrast = _terms(first, second, kernel, window.taps // 2)
+        similarity, contrast = _terms(first, second, kernel, window.taps // 2, one_range)
         term = similarity if scale == len(BETAS) - 1 else contrast
         score = score * term.clamp_min(0.0) ** beta
         first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
@@ -93,9 +100,20 @@ def pairwise_scores_of_many(differences: torch.Tensor, window: Window | None = N
     return scores.cpu()
 
 
-def pairwise_scores(differences: torch.Tensor, window: Window | None = None) -> torch.Tensor:
-    """The same for one prompt: [seeds, channels, h, w] -> [seeds, seeds], 1 on the diagonal."""
-    return pairwise_scores_of_many(differences.unsqueeze(0), window)[0]
+def pairwise_scores(
+    differences: torch.Tensor, window: Window | None = None, one_range: bool = False
+) -> torch.Tensor:
+    """The same for one prompt: [seeds, channels, h, w] -> [seeds, seeds], 1 on the diagonal.
+
+    `one_range` takes one data range for all pairs of the prompt.
+    """
+    if not one_range or len(differences) < 2:
+        return pairwise_scores_of_many(differences.unsqueeze(0), window)[0]
+    rows, columns = torch.triu_indices(len(differences), len(differences), offset=1).to(differences.device)
+    scores = torch.eye(len(differences), device=differences.device)
+    found = ms_ssim(differences[rows], differences[columns], window, one_range=True)
+    scores[rows, columns] = scores[columns, rows] = found
+    return scores.cpu()
 
 
 def _kernel(window: Window, channels: int, device: torch.device) -> torch.Tensor:
@@ -106,11 +124,12 @@ def _kernel(window: Window, channels: int, device: torch.device) -> torch.Tensor
 
 
 def _terms(
-    first: torch.Tensor, second: torch.Tensor, kernel: torch.Tensor, radius: int
+    first: torch.Tensor, second: torch.Tensor, kernel: torch.Tensor, radius: int, one_range: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean SSIM and mean contrast-structure term of each pair, both [n]."""
-    # The data range is that of the pair at hand, anew at each scale: so the published scores were computed.
-    spans = [picture.flatten(1).amax(1) - picture.flatten(1).amin(1) for picture in (first, second)]
+    # Anew at each scale, as published.
+    flat = [picture.flatten(0 if one_range else 1) for picture in (first, second)]
+    spans = [picture.amax(-1) - picture.amin(-1) for picture in flat]
     span = torch.maximum(*spans).clamp_min(SMALLEST_SPAN).view(-1, 1, 1, 1)
     stable_mean, stable_variance = (K1 * span) ** 2, (K2 * span) ** 2
     first, second = (functional.pad(picture, (radius,) * 4, mode="reflect") for picture in (first, second))

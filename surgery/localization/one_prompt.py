@@ -2,21 +2,22 @@
 
 `PromptLocalizer` holds what all prompts of a run share; calling it with a prompt gives a `PromptRecord`. Both
 strategies answer the same questions. `reference` asks them one by one as the published code does, its wasted
-denoiser passes included (every prediction is run twice, activations are collected through two more passes per
+denoiser passes included (every prediction is run twice, activations are collected through one more pass per
 step, the initial and the final set are evaluated again). `fast` infers, gallops, stops early and replays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from surgery.localization import registry
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
+from surgery.localization.confirmation import Confirmation, rounded
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
 from surgery.localization.search.attributed import AttributedDescent, attributed
 from surgery.localization.search.evaluation import Answer, PromptEvaluator
@@ -25,6 +26,8 @@ from surgery.localization.search.monotone import NotMonotone
 from surgery.localization.search.published_walk import refine, select
 from surgery.localization.search.selection import Descent, Selection, gallop, without_duplicates
 from surgery.localization.settings import LocalizeSettings
+from surgery.measures.pictures import encode_pictures
+from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
@@ -60,14 +63,31 @@ class PromptLocalizer:
         model: the live model.
         calibration: of this model, made with the same seeds and timestep.
         settings: what to do.
+        subjects: prompts with their training images and masks, where there are any.
     """
 
-    def __init__(self, model: LiveModel, calibration: Calibration, settings: LocalizeSettings) -> None:
+    def __init__(
+        self,
+        model: LiveModel,
+        calibration: Calibration,
+        settings: LocalizeSettings,
+        subjects: Sequence[Subject] = (),
+    ) -> None:
         self.model = model
         self.calibration = calibration
         self.settings = settings
         self.thresholds = Thresholds.of(settings, calibration)
-        self.criterion = registry.criterion(settings.criterion)
+        pictured = {one.prompt: one.image for one in subjects if one.image is not None}
+        targets = {prompt: encode_pictures(model, image[None])[0] for prompt, image in pictured.items()}
+        self.images = sorted(pictured)
+        # Which images they were, for the journal: records made with others are refused.
+        self.images_digest = hashlib.sha256(
+            b"".join(prompt.encode() + pictured[prompt].numpy().tobytes() for prompt in self.images)
+        ).hexdigest()
+        self.criterion = calibration.criterion(settings.criterion).shown(targets)
+        self.confirmation = Confirmation(
+            model, calibration, settings, {one.prompt: one for one in subjects}, targets
+        )
         self.layers = value_layers(model.denoiser, settings.blocks, settings.projection)
         self.latents = seeded_latents(model, settings.seed, settings.seeds)
         self.is_reference = settings.strategy == "reference"
@@ -85,18 +105,23 @@ class PromptLocalizer:
         with work.stage("gate"):
             conditioning = encode_prompts(self.model, [prompt])
             evaluator = PromptEvaluator(
-                self.predictor, conditioning, self.latents, self.criterion, replays=not self.is_reference
+                self.predictor,
+                conditioning,
+                self.latents,
+                self.criterion.of_prompt(prompt),
+                replays=not self.is_reference,
             )
             gate = evaluator.judge(self.thresholds.gate)
         if not gate.kept:
+            details = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
             return PromptRecord(
-                prompt, NOT_MEMORIZED, gate.score, details={"evaluations": 1, "work": work.as_json()}
+                prompt, NOT_MEMORIZED, gate.score, details={**details, "work": work.as_json()}
             )
         selection, found = self._search(evaluator, conditioning, work)
         neurons = NeuronSet.from_pairs(found.neurons)
         evaluations = evaluator.evaluations
         with work.stage("confirmation"):
-            confirmed = self._confirm(conditioning, neurons)
+            confirmed = self.confirmation.on_noise(prompt, conditioning, neurons, work)
         details = {
             "kept_seeds": list(gate.kept),
             "theta": selection.step.theta,
@@ -105,6 +130,10 @@ class PromptLocalizer:
             "duplicates": len(selection.neurons) - len(set(selection.neurons)),
             "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
             **found.details,
+            "parts": {
+                "before": rounded(evaluator.gate_parts),
+                "after": rounded(evaluator.parts.get(neurons, {})),
+            },
             "confirmed": confirmed,
             "evaluations": evaluations,
             "work": work.as_json(),
@@ -124,13 +153,13 @@ class PromptLocalizer:
                 z = dict(descent.z)
             selection = self._select(evaluator, descent, conditioning)
         with work.stage("refinement"):
-            threshold = self._refinement_threshold(selection)
+            threshold = self._refinement_threshold(selection, evaluator)
             try:
                 found = self._refine(evaluator, selection, z, threshold)
             except NotMonotone:
                 if selection.score is None:  # what the first step was inferred from does not hold
                     selection = select(descent, evaluator.score, self.thresholds.selection)
-                    threshold = self._refinement_threshold(selection)
+                    threshold = self._refinement_threshold(selection, evaluator)
                 found = FastRefinement(evaluator, selection, z, threshold).walk()
                 found.details["fell_back"] = True
         if isinstance(descent, AttributedDescent):
@@ -180,11 +209,12 @@ class PromptLocalizer:
         thresholds = self.thresholds
         return self.settings.relative_refinement is None and thresholds.refinement == thresholds.selection
 
-    def _refinement_threshold(self, selection: Selection) -> float:
+    def _refinement_threshold(self, selection: Selection, evaluator: PromptEvaluator) -> float:
+        if self.settings.relative_refinement is not None:
+            every = {name: tuple(range(layer.out_features)) for name, layer in self.layers.items()}
+            return self.settings.relative_refinement * evaluator.score(NeuronSet(every))
         if selection.score is None:
             return self.thresholds.refinement
-        if self.settings.relative_refinement is not None:
-            return self.settings.relative_refinement * selection.score
         return self.thresholds.refinement if selection.resolved else selection.score
 
     def _refine(
@@ -206,33 +236,13 @@ class PromptLocalizer:
         # The threshold is the set's own score here, so that chance decides: nothing can be inferred.
         return tests.walk()
 
-    def _confirm(self, conditioning: Conditioning, neurons: NeuronSet) -> dict[str, Any] | None:
-        if not self.settings.confirm_seeds:
-            return None
-        threshold = self.settings.selection_threshold
-        if threshold is None:
-            threshold = self.calibration.threshold(self.criterion, on_fresh_seeds=True)
-        latents = seeded_latents(self.model, self.settings.confirm_seed, self.settings.confirm_seeds)
-        predictor = predictor_of(self.model, self.settings, work=self.predictor.work)
-        evaluator = PromptEvaluator(predictor, conditioning, latents, self.criterion)
-        if self.criterion.picks_seeds and not evaluator.judge(threshold).kept:
-            return {"seeds": 0, "score": None, "threshold": float(f"{threshold:.6g}"), "broken": None}
-        score = evaluator.score(neurons)
-        return {
-            "seeds": len(evaluator.latents),
-            "score": float(f"{score:.6g}"),
-            "threshold": float(f"{threshold:.6g}"),
-            "broken": score <= threshold,
-        }
-
 
 def collect_activations_as_published(
     predictor: NoisePredictor, latents: torch.Tensor, conditioning: Conditioning
 ) -> None:
-    """The two one-sample denoiser passes that the published code spends on activations in every step."""
+    """The one-sample denoiser pass that the published code spends on activations in every step."""
     wasted, predictor.wasted_passes = predictor.wasted_passes, False
     try:
-        for _ in range(2):
-            predictor.predict(latents[:1], conditioning)
+        predictor.predict(latents[:1], conditioning)
     finally:
         predictor.wasted_passes = wasted

@@ -9,6 +9,7 @@ from typing import Any
 
 from surgery.errors import UsageError
 from surgery.files import json_text, write_atomically
+from surgery.model.work import add_work
 from surgery.neurons import FORMAT, NeuronSet
 
 LOCALIZED, NOT_MEMORIZED, UNRESOLVED = "localized", "not_memorized", "unresolved"
@@ -39,15 +40,22 @@ class PromptRecord:
 
     @property
     def is_left(self) -> bool:
-        """Whether the memory is left: no set of neurons broke it, or not on fresh seeds.
+        """Whether the memory is left: no set broke it, or its own or the final set not on fresh seeds.
 
-        Where the corpus has one joint mask, and the prompt was judged under it, that decides.
+        Where the corpus has one joint mask, and the prompt was judged under it, that takes the place of what
+        its own set did.
         """
-        joint = self.details.get("joint") or {}
-        if joint.get("broken") is not None:
-            return not joint["broken"]
-        confirmed = self.details.get("confirmed") or {}
-        return self.outcome == UNRESOLVED or confirmed.get("broken") is False
+        said = {
+            name: (self.details.get(name) or {}).get("broken") for name in ("joint", "confirmed", "final")
+        }
+        if said["joint"] is not None:
+            return not said["joint"] or said["final"] is False
+        return self.outcome == UNRESOLVED or False in said.values()
+
+    def with_final(self, final: Mapping[str, Any] | None, work: dict[str, Any]) -> PromptRecord:
+        """This record with the confirmation of the corpus's set, and what that cost."""
+        details = {**self.details, "final": final, "work": add_work([self.details["work"], work])}
+        return replace(self, details=details)
 
     def as_json(self) -> dict[str, Any]:
         """One entry of `prompts` in `neurons.json`, and one line of the journal."""

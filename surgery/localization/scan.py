@@ -65,7 +65,7 @@ def scan(
     model: Any,
     prompts: str | Path | Sequence[str] | PromptCorpus,
     *,
-    detector: str = registry.DEFAULT,
+    detector: str = registry.DEFAULT_DETECTOR,
     threshold: float | None = None,
     settings: LocalizeSettings | None = None,
     calibration: Calibration | str | Path | None = None,

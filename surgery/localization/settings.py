@@ -53,6 +53,7 @@ class LocalizeSettings:
     - step_index: 1 is the second timestep, as in the published code.
     - confirm_seed: must differ from `seed`.
     - selection, joint: see `surgery.localization.search.attributed` and `surgery.localization.joint`.
+    - confirm_pictures: see `surgery.localization.confirmation`; none where confirm_seeds is 0.
     - include_unresolved: without it, unresolved prompts are not refined either.
     """
 
@@ -72,7 +73,7 @@ class LocalizeSettings:
     )
     seeds: int = setting(10, "latents that a prompt is judged on", group=SCORING, metavar="N", least=2)
     seed: int = setting(
-        0, "generator seed that these latents are drawn with", group=SCORING, metavar="N", least=0
+        1, "generator seed that these latents are drawn with", group=SCORING, metavar="N", least=0
     )
     cutoff: float | None = setting(
         None,
@@ -96,7 +97,7 @@ class LocalizeSettings:
     )
     relative_refinement: float | None = setting(
         None,
-        "refinement threshold = F x the score that the initial set reached",
+        "refinement threshold = F x the score with all neurons off",
         group=METHOD,
         metavar="F",
         least=0,
@@ -160,6 +161,13 @@ class LocalizeSettings:
     confirm_seed: int = setting(
         1_000_003,
         "generator seed that the fresh latents are drawn with",
+        group=CONFIRMATION,
+        metavar="N",
+        least=0,
+    )
+    confirm_pictures: int = setting(
+        6,
+        "pictures of a memorized prompt with the final set off, at the pipeline's own guidance; 0: none",
         group=CONFIRMATION,
         metavar="N",
         least=0,

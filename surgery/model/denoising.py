@@ -91,6 +91,12 @@ class NoisePredictor:
         self.first_timestep = timesteps[0].to("cpu")
         self._unconditional = encode_prompts(self.model, [""]) if self.guidance is not None else None
 
+    @property
+    def noise_rate(self) -> float:
+        """The share of noise in latents of its timestep: sqrt(1 - alphas_cumprod)."""
+        signal = float(self.model.pipeline.scheduler.alphas_cumprod[int(self.timestep)])
+        return float((1 - signal) ** 0.5)
+
     @torch.no_grad()
     def predict(
         self,
@@ -115,12 +121,24 @@ class NoisePredictor:
         Raises:
             SurgeryError: memory runs out even for a single sample, or the model predicts no finite numbers.
         """
-        if len(conditioning) == 1:
-            conditioning = conditioning.select(torch.zeros(len(latents), dtype=torch.long))
         off = neurons or NeuronSet()
         if self.wasted_passes:
-            self._in_batches(latents, conditioning, off, self.first_timestep, None)
-        return self._in_batches(latents, conditioning, off, self.timestep, replay)
+            self.predict_at(self.first_timestep, latents, conditioning, off)
+        return self.predict_at(self.timestep, latents, conditioning, off, replay)
+
+    @torch.no_grad()
+    def predict_at(
+        self,
+        timestep: torch.Tensor,
+        latents: torch.Tensor,
+        conditioning: Conditioning,
+        neurons: NeuronSet,
+        replay: BlockReplay | None = None,
+    ) -> torch.Tensor:
+        """`predict` at a timestep of one's own (an integer tensor), for latents noised to it."""
+        if len(conditioning) == 1:
+            conditioning = conditioning.select(torch.zeros(len(latents), dtype=torch.long))
+        return self._in_batches(latents, conditioning, neurons, timestep, replay)
 
     def predict_with_gradients(
         self, latents: torch.Tensor, conditioning: Conditioning, timestep: int

@@ -4,7 +4,8 @@
 2. patch -> patched/, a standalone checkpoint;
 3. diff with the neurons as plan: nothing else may differ;
 4. draw every planted caption at fresh seeds with both checkpoints, compare with the autoencoder's
-   reconstruction of the training image; measure the change on ordinary captions;
+   reconstruction of the training image; measure the change on ordinary captions. Drawn without guidance;
+   localize has drawn at the pipeline's own guidance, to confirm the one set, and its counts are shown too;
 5. demo.png and demo.json.
 
 Nothing of it is special to the testbed but the ground truth that comes with it.
@@ -54,6 +55,8 @@ class DemoResult:
         before, after: memory name -> replication at the fresh seeds, source and patched checkpoint.
         ordinary_change: noise-prediction change on ordinary prompts at equal seeds, divided by what
             another seed does (`surgery.auditing.measures.utility`).
+        confirmed: memory name -> what localize's own pictures showed with all neurons off
+            (`surgery.localization.confirmation`); None where the caption passed no gate.
         neurons: the rows zeroed.
         seconds: from start to end, pictures included.
     """
@@ -61,6 +64,7 @@ class DemoResult:
     memories: tuple[PlantedMemory, ...]
     before: dict[str, Replication]
     after: dict[str, Replication]
+    confirmed: dict[str, dict[str, Any] | None]
     ordinary_change: float
     neurons: NeuronSet
     seconds: float
@@ -69,6 +73,15 @@ class DemoResult:
         """Share of fresh seeds that replicate, over all memories of a kind ("verbatim" or "template")."""
         shares = [side[memory.name].share for memory in self.memories if memory.kind == kind]
         return sum(shares) / len(shares)
+
+    def at_own_guidance(self) -> dict[str, float]:
+        """Pictures drawn at the pipeline's own guidance with the neurons off, and replicas among them."""
+        shown = [one for one in self.confirmed.values() if one is not None]
+        return {
+            "guidance": shown[0]["guidance"] if shown else 0.0,
+            "pictures": sum(one["seeds"] for one in shown),
+            "replicas": sum(one["replicas"] for one in shown),
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The document of demo.json, without the per-memory part."""
@@ -81,6 +94,7 @@ class DemoResult:
         }
         return {
             **kinds,
+            "own_guidance": self.at_own_guidance(),
             "ordinary_change": round(self.ordinary_change, 4),
             "neurons": self.neurons.count,
             "seconds": round(self.seconds, 1),
@@ -135,9 +149,10 @@ def run_demo(
             source, patched, ordinary[:: max(1, len(ordinary) // ORDINARY_MEASURED)], quiet=quiet
         )
         _sheet(memories, found.neurons, drawn, before, after).save(partial / "demo.png")
-        result = DemoResult(
-            memories, before, after, change.total, found.neurons, time.perf_counter() - started
-        )
+        by_caption = {record.prompt: record.details.get("final") or {} for record in found.records}
+        confirmed = {memory.name: by_caption[memory.caption].get("pictures") for memory in memories}
+        seconds = time.perf_counter() - started
+        result = DemoResult(memories, before, after, confirmed, change.total, found.neurons, seconds)
         details = {
             memory.name: {"before": before[memory.name].as_json(), "after": after[memory.name].as_json()}
             for memory in memories

@@ -15,17 +15,19 @@ from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.calibration import calibrate
 from surgery.localization.calibration_file import read_calibration, write_calibration
-from surgery.localization.criteria import Criterion, Detector, Gate, SeedsDiverge, mean_pair
+from surgery.localization.criteria import Criterion, Detector, Gate, mean_pair
 from surgery.localization.localize import localize
 from surgery.localization.ms_ssim import pairwise_scores
 from surgery.localization.scan import scan
 from surgery.localization.search.evaluation import PromptEvaluator
+from surgery.localization.seeds_diverge import SeedsDiverge
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, noise_differences, seeded_latents
 from surgery.neurons import NeuronSet
 
 SEEDS = {"seeds": 5, "confirm_seeds": 4}
+PARTS = ("upper_seeds", "best_tile", "seed_matches", "agreeing_seeds")  # of seeds-diverge
 READ = []  # every unablated noise difference that Drift was given
 
 
@@ -114,8 +116,11 @@ def test_the_names_reach_settings_help_scan_and_the_calibration_file(planted, ca
             main([command, "--help"])
         assert name in capsys.readouterr().out
     assert list(calibrated.scores) == [
-        *("pairs", "prompts", "same_seed", "noise_magnitude", "likeness", "loudness"),
-        *("confirm_pairs", "confirm_prompts", "confirm_likeness"),
+        *("pairs", "prompts", "same_seed", "noise_magnitude"),
+        *PARTS,
+        *("likeness", "loudness", "confirm_pairs", "confirm_prompts"),
+        *(f"confirm_{name}" for name in PARTS),
+        "confirm_likeness",
     ]
     write_calibration(calibrated, tmp_path / "c.safetensors")
     loaded = read_calibration(tmp_path / "c.safetensors")

@@ -52,6 +52,23 @@ def test_ms_ssim_equals_torchmetrics_with_the_window_that_fits(side, taps):
         torch.testing.assert_close(ms_ssim(first, mixed, window), by_torchmetrics(first, mixed, window))
 
 
+def test_with_one_range_a_batch_scores_as_torchmetrics_scores_it():
+    window, first = window_of(16, 16), pictures(6, 16, 1)
+    second = 0.3 * first + 0.7 * pictures(6, 16, 2)
+    second[2] *= 0.5  # a pair whose own range is far from the batch's
+    published = multiscale_structural_similarity_index_measure(
+        first, second, sigma=window.sigma, kernel_size=3, betas=BETAS, normalize="relu", reduction="none"
+    )
+    together = ms_ssim(first, second, window, one_range=True)
+    torch.testing.assert_close(together, published)
+    assert (together - ms_ssim(first, second, window)).abs().max() > 1e-3
+    pairs = pairwise_scores(first, window, one_range=True)
+    rows, columns = torch.triu_indices(6, 6, offset=1)
+    torch.testing.assert_close(
+        pairs[rows, columns], ms_ssim(first[rows], first[columns], window, one_range=True)
+    )
+
+
 def test_equal_pictures_score_one_and_inverted_ones_nothing():
     first = pictures(3, 16, 3)
     torch.testing.assert_close(ms_ssim(first, first), torch.ones(3))
@@ -95,7 +112,7 @@ def test_the_first_seeds_bound_the_score_from_below(name):
         assert bounds == sorted(bounds)
         exact = {
             "seeds-diverge": mean_pair(pairwise_scores(ablated)),
-            "noise-changed": float(ms_ssim(ablated, unablated).max()),
+            "noise-changed": float(ms_ssim(ablated, unablated, one_range=True).max()),
         }
         assert bounds[-1] == pytest.approx(exact[name])
 

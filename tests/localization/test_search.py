@@ -13,7 +13,7 @@ from surgery.localization.search.certificate import find_certificate, refine_fas
 from surgery.localization.search.evaluation import Answer
 from surgery.localization.search.monotone import MonotoneOracle, NotMonotone
 from surgery.localization.search.published_walk import refine, select
-from surgery.localization.search.selection import Descent, gallop, without_duplicates
+from surgery.localization.search.selection import Descent, gallop, walk_order, without_duplicates
 from surgery.localization.settings import LocalizeSettings
 from surgery.neurons import NeuronSet
 
@@ -41,7 +41,7 @@ def oracle_of(breaks):
 
 
 def fast(ranked, oracle, listed=NEURONS):
-    order = [BIT[n] for layer in reversed(LAYERS) for n in listed if n[0] == layer]
+    order = [BIT[n] for n in walk_order(without_duplicates(listed))]
     layers = [sum(BIT[n] for n in NEURONS if n[0] == layer) for layer in reversed(LAYERS)]
     return refine_fast(order, layers, ranked, find_certificate(ranked, FULL, oracle), oracle)
 
@@ -134,7 +134,7 @@ def test_with_the_true_wobble_any_function_gives_the_published_set(noise, streng
     oracle.learn(full, Answer(True, -1.0, True))
     oracle.learn(0, Answer(False, 2.0, True))
     layers = [15, full & ~15][::-1]
-    order = [BIT[n] for layer in reversed(LAYERS) for n in listed if n[0] == layer]
+    order = [BIT[n] for n in walk_order(without_duplicates(listed))]
     certificate = find_certificate(ranked, full, oracle)
     found = refine_fast(order, layers, ranked, certificate, oracle)
     assert found == published(lambda off: score[off] < 0.5, listed)
@@ -282,13 +282,26 @@ def test_the_published_refinement_tests_late_layers_first_and_layers_before_neur
 
 def test_a_duplicated_neuron_stays_off_until_its_last_copy_is_tested():
     # Either neuron is enough. Without the duplicate, 0 would be tested first and leave; its second copy,
-    # after 1, keeps it off while 1 is tested, so that 1 leaves instead.
+    # after 1, keeps it off while 1 is tested, so that 1 leaves instead. The test of the first copy is one of
+    # the same set again.
     def breaks(neurons):
         return neurons.count > 0
 
     assert refine([("a", 0), ("a", 1)], breaks) == [("a", 1)]
     assert refine([("a", 0), ("a", 1), ("a", 0)], breaks) == [("a", 0)]
     assert without_duplicates([("a", 0), ("a", 1), ("a", 0)]) == [("a", 1), ("a", 0)]
+
+
+def test_a_duplicate_stays_where_the_set_at_hand_does_not_score_below_the_threshold():
+    # Unresolved: the threshold is the initial set's own score. Both tests of 0 are of that same set, until 1,
+    # which harms, has left; without the duplicate 0 would have been tested by itself, and left.
+    scores = {(0, 1): 0.5, (0,): 0.4, (1,): 0.45, (): 0.9}
+
+    def breaks(neurons):
+        return scores[tuple(row for _, row in neurons.pairs())] < 0.5
+
+    assert refine([("a", 0), ("a", 1)], breaks) == [("a", 1)]
+    assert refine([("a", 0), ("a", 0), ("a", 1)], breaks) == [("a", 0)]
 
 
 @given(monotone, st.lists(st.sampled_from(NEURONS), max_size=6))
@@ -321,7 +334,10 @@ def test_selection_takes_z_scores_above_theta_and_the_most_active_of_each_layer(
     ]
     assert [descent.step(number).theta for number in (0, 1, 16, 17)] == [5.0, 4.75, 1.0, 1.0]
     assert descent.last == 3  # three rows a layer: k cannot grow further
-    assert Descent(activation, z, LocalizeSettings(use_top_k=False)).last == 16
+    # The step that would have theta at its minimum, or k at its maximum, is not tested any more.
+    assert Descent(activation, z, LocalizeSettings(use_top_k=False)).last == 15
+    assert Descent(activation, z, LocalizeSettings(top_k_maximum=3)).last == 2
+    assert Descent(activation, z, LocalizeSettings(theta_start=1.0)).last == 0
 
 
 def test_an_unresolved_descent_ends_at_its_last_step_with_the_score_reached():

@@ -9,9 +9,9 @@ is there at correlation .9 and more). So, in latents, without the autoencoder:
   replica itself. Differences, since a memory's shapes survive where its brightness does not.
 - **level**: the highest score that ordinary prompts' pictures reach against this replica.
 - **own**: the median score of the source's own pictures, each against the mean of the OTHER seeds.
-- A prompt is **broken** when no seed scores above the threshold level + (own - level) / 4: three quarters of
-  what sets the replica apart from ordinary pictures are gone, at every seed. And no other picture may have
-  taken its place: the seeds' agreement (computed as own is) must be at most level + (own - level) / 2.
+- A prompt is **broken** when no seed scores above the threshold level + 0.4 (own - level): most of what
+  sets the replica apart from ordinary pictures is gone, at every seed. And no other picture may have taken
+  its place: the seeds' agreement (computed as own is) must be at most level + 0.5 (own - level).
 
 Where own does not exceed level, the seeds show no common picture, and this score can say nothing.
 """
@@ -27,7 +27,7 @@ from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor
 from surgery.neurons import NeuronSet
 
-LEFT = 0.25  # the share of own - level that may be left of the replica, at any seed
+LEFT = 0.4  # the share of own - level that may be left of the replica, at any seed
 SHARED = 0.5  # and that the seeds may agree by on any picture
 
 

@@ -119,16 +119,31 @@ class JointSearch:
         """Test the prompts under the mask; add to it, in place, for those that came back."""
         came_back = [prompt for prompt in served if not self.is_broken(prompt, found.off)]
         for _ in range(MENDINGS):
-            if not came_back:
+            base = found.off
+            grown, stuck = self.grow(base, came_back)
+            mended = [prompt for prompt in came_back if prompt not in stuck]
+            found.off = self._trimmed(base, grown, mended)
+            if found.off == base:
                 break
-            found.off, _ = self.grow(found.off, came_back)
-            for prompt in came_back:
-                found.certificates[prompt] = found.off
+            found.certificates |= dict.fromkeys(mended, found.off)
             came_back = [prompt for prompt in served if not self.is_broken(prompt, found.off)]
         for prompt in came_back:
             found.certificates.pop(prompt, None)
         found.stays = tuple(sorted({*found.stays, *came_back}))
         return found
+
+    def _trimmed(self, base: Mask, grown: Mask, prompts: Sequence[int]) -> Mask:
+        """The base with no more of what was grown on it than these prompts need."""
+        if not prompts or grown == base:
+            return base
+        promised = self.effects[list(prompts)].sum(0) / self.system.costs(base)
+        order = sorted(grown - base, key=lambda neuron: (-promised[neuron], neuron))
+
+        def breaks(count: int) -> bool:
+            off = base.union(order[:count])
+            return count == len(order) or all(self.is_broken(prompt, off) for prompt in prompts)
+
+        return base.union(order[: bisect(breaks, *leap(breaks, len(order)))])
 
     def grow(self, off: Mask, prompts: Iterable[int]) -> tuple[Mask, tuple[int, ...]]:
         """A larger mask that breaks these prompts, and those of them that no addition breaks."""

@@ -35,7 +35,7 @@ def refine_fast(
     """The set that the published walk ends with, if the memory is monotone.
 
     Args:
-        order: single-bit sets in the order of the published neuron walk, duplicates included.
+        order: single-bit sets in the order of the published neuron walk, each at the place of its last copy.
         layers: the neurons of each layer as one set, in the order of the published layer walk.
         ranked: every neuron's bit once, most important first; decides the number of tests, never the result.
         certificate: a set that breaks the memory by itself (`find_certificate`).
@@ -63,10 +63,7 @@ def refine_fast(
 
 
 class _Walk:
-    """The walk over neurons: published questions in the published order, with guesses in between.
-
-    As published, a duplicated neuron leaves only if every copy's test succeeds, and is off until the last.
-    """
+    """The walk over neurons: published questions in the published order, with guesses in between."""
 
     def __init__(
         self,
@@ -77,7 +74,6 @@ class _Walk:
         certificate: int,
     ) -> None:
         self.pending = [bit for bit in order if bit & current]
-        self.last_copy = {bit: place for place, bit in enumerate(self.pending)}
         self.ranked = ranked
         self.oracle = oracle
         self.current = current
@@ -91,14 +87,12 @@ class _Walk:
         """The neurons that stay."""
         released = 0
         for place, bit in enumerate(self.pending):
-            if bit & self.kept:
-                continue
             if self.oracle.infer(self.current & ~bit) is None:
                 self._guess(place)
             if not self.oracle.ask(self.current & ~bit):
                 self.kept |= bit
                 self.stride, released, self.wall = max(1, released // 2), 0, None
-            elif place == self.last_copy[bit]:
+            else:
                 self.current &= ~bit
                 if bit & self.certificate:
                     released += 1

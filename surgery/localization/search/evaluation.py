@@ -1,9 +1,10 @@
 """One prompt's question, asked again and again: with these neurons off, is the memory broken?
 
-An evaluation predicts the noise for the kept seeds with a set of neurons off and scores the noise differences
-under the criterion. `score` gives the exact score. `breaks` gives the answer to "score below the threshold?"
-and stops after the first few seeds where these already prove it is not. Blocks of the denoiser that lie
-before the first layer whose neurons differ from an earlier run are not computed again but replayed.
+An evaluation looks at the kept seeds with a set of neurons off (the noise differences, or what else the
+criterion looks at) and scores what it sees under the criterion. `score` gives the exact score. `breaks` gives
+the answer to "score below the threshold?" and stops after the first few seeds where these already prove it is
+not. Blocks of the denoiser that lie before the first layer whose neurons differ from an earlier run are not
+computed again but replayed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from surgery.localization.criteria import Criterion, Gate
-from surgery.localization.ms_ssim import pairwise_scores, window_of
+from surgery.localization.ms_ssim import window_of
 from surgery.model.conditioning import Conditioning
-from surgery.model.denoising import NoisePredictor, noise_differences
+from surgery.model.denoising import NoisePredictor
 from surgery.model.replay import BlockRecorder
 from surgery.neurons import NeuronSet
 
@@ -43,11 +44,13 @@ class PromptEvaluator:
         predictor: runs and counts the denoiser.
         conditioning: of the one prompt.
         latents: [seeds, channels, height, width].
-        criterion: how noise differences become a score.
+        criterion: what is looked at, and how it becomes a score.
         replays: keep block outputs and replay them (the fast strategy).
 
     Attributes:
         gate: filled by `judge`: the unablated score and the kept seeds.
+        gate_parts: filled by `judge`: the numbers that the unablated score is made of, over all seeds.
+        parts: of every set that was scored over all kept seeds: the numbers its score is made of, by name.
     """
 
     def __init__(
@@ -65,51 +68,54 @@ class PromptEvaluator:
         self.window = window_of(*latents.shape[-2:])
         self.evaluations = 0
         self.gate = Gate(0.0, ())
+        self.gate_parts: dict[str, float] = {}
+        self.parts: dict[NeuronSet, dict[str, float]] = {}
         # With guidance a batch holds every latent twice: stored outputs would not line up with the latents.
-        usable = replays and predictor.guidance is None
+        usable = replays and criterion.replays and predictor.guidance is None
         self._recorder = BlockRecorder(predictor.model.denoiser) if usable else None
         self._first_seeds = latents.shape[0]
         self._unablated: torch.Tensor | None = None
 
     @property
     def unablated(self) -> torch.Tensor:
-        """The noise differences of the kept seeds with nothing off, [seeds, channels, height, width].
+        """What is seen of the kept seeds with nothing off, [seeds, channels, height, width].
 
         Known where `judge` has run, else predicted now: no criterion can read anything else in their place.
         """
         if self._unablated is None:
             self.evaluations += 1
-            self._unablated = noise_differences(self._predict(self.latents, None, 0), self.latents)
+            self._unablated = self._look(NeuronSet(), 0, len(self.latents))
         return self._unablated
 
     def judge(self, threshold: float) -> Gate:
         """Predict without ablation and pass the gate; the kept seeds are those of every later evaluation."""
         self.evaluations += 1
         with self._recording(NeuronSet()):
-            prediction = self._predict(self.latents, None, 0)
-        differences = noise_differences(prediction, self.latents)
-        pairwise = pairwise_scores(differences, self.window)
+            seen = self._look(NeuronSet(), 0, len(self.latents))
+        pairwise = self.criterion.pairwise(seen, self.window)
         self.gate = self.criterion.gate(pairwise, threshold)
+        self.gate_parts = self.criterion.parts(seen, lambda: seen, len(seen), self.window)
         # Seeds that agree most come first: they are the ones on which a failing test shows soonest.
         kept = torch.tensor(self.gate.kept, dtype=torch.long)
         if len(kept) > 1:
-            kept = kept[pairwise[kept][:, kept].sum(dim=1).argsort(descending=True, stable=True)]
+            whole = pairwise if pairwise.dim() == 2 else pairwise[0]
+            kept = kept[whole[kept][:, kept].sum(dim=1).argsort(descending=True, stable=True)]
         self.latents = self.latents[kept]
-        self._unablated = differences[kept.to(differences.device)]
+        self._unablated = seen[kept.to(seen.device)]
         if self._recorder is not None:
             self._recorder.reorder(kept)
         if len(kept) > 1:
-            self._first_seeds = self.criterion.first_seeds(pairwise[kept][:, kept], threshold)
+            self._first_seeds = self.criterion.first_seeds(pairwise[..., kept, :][..., kept], threshold)
         return self.gate
 
     def unablated_score(self) -> float:
         """The score of the empty set, known from the gate's own run."""
-        return self._bound(self.unablated)
+        return self._bound(NeuronSet(), self.unablated)
 
     def score(self, neurons: NeuronSet) -> float:
         """The exact score with the neurons off, over the kept seeds."""
         self.evaluations += 1
-        return self._bound(self._differences(neurons, 0, len(self.latents)))
+        return self._bound(neurons, self._look(neurons, 0, len(self.latents)))
 
     def breaks(
         self,
@@ -132,32 +138,31 @@ class PromptEvaluator:
         seeds = len(self.latents)
         with self._recording(neurons) if keep else nullcontext():
             first = seeds if at_once else self._first_seeds
-            differences = self._differences(neurons, 0, first)
-            bound = self._bound(differences)
+            seen = self._look(neurons, 0, first)
+            bound = self._bound(neurons, seen)
             if first < seeds and _below(bound, threshold, strictly):
-                rest = self._differences(neurons, first, seeds)
-                differences = torch.cat([differences, rest])
-                bound = self._bound(differences)
-        return Answer(_below(bound, threshold, strictly), bound, len(differences) == seeds)
+                seen = torch.cat([seen, self._look(neurons, first, seeds)])
+                bound = self._bound(neurons, seen)
+        return Answer(_below(bound, threshold, strictly), bound, len(seen) == seeds)
 
-    def _bound(self, ablated: torch.Tensor) -> float:
-        seen = len(ablated)
-        return self.criterion.bound(ablated, lambda: self.unablated[:seen], len(self.latents), self.window)
+    def _bound(self, neurons: NeuronSet, seen: torch.Tensor) -> float:
+        count, seeds = len(seen), len(self.latents)
+        parts = self.criterion.parts(seen, lambda: self.unablated, seeds, self.window)
+        if count == seeds:
+            self.parts[neurons] = parts
+        return self.criterion.score_of(parts)
 
-    def _differences(self, neurons: NeuronSet, start: int, stop: int) -> torch.Tensor:
+    def _look(self, neurons: NeuronSet, start: int, stop: int) -> torch.Tensor:
+        replay = None
+        if self._recorder is not None:
+            replay = self._recorder.replay_for(neurons, start, stop)
         latents = self.latents[start:stop]
-        return noise_differences(self._predict(latents, neurons, start), latents)
+        return self.criterion.look(self.predictor, latents, self.conditioning, neurons, replay)
 
     def _recording(self, neurons: NeuronSet) -> AbstractContextManager[None]:
         if self._recorder is None:
             return nullcontext()
         return self._recorder.recording(neurons, len(self.latents))
-
-    def _predict(self, latents: torch.Tensor, neurons: NeuronSet | None, start: int) -> torch.Tensor:
-        replay = None
-        if self._recorder is not None:
-            replay = self._recorder.replay_for(neurons or NeuronSet(), start, start + len(latents))
-        return self.predictor.predict(latents, self.conditioning, neurons, replay)
 
 
 def _below(score: float, threshold: float, strictly: bool) -> bool:

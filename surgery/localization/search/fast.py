@@ -74,7 +74,7 @@ class FastRefinement:
         everything = self._set_of(self.order)
         if not oracle.ask(everything):  # inferred, where the selection tested only a part of it
             raise NotMonotone
-        order = [self.bits[neuron] for neuron in walk_order(self.selection.neurons)]
+        order = [self.bits[neuron] for neuron in walk_order(self.order)]
         ranked = [self.bits[neuron] for neuron in self.ranked]
         ranked.sort(key=lambda bit: oracle.infer(everything & ~bit) is True)  # what can leave comes last
         certificate = find_certificate(ranked, everything, oracle)

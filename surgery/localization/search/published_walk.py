@@ -11,9 +11,10 @@ neuron. Starting from the initial set:
    leaves for good.
 
 The order matters: of two neurons that can replace each other, the one tested later stays. The initial set is
-a list with duplicates (top-k adds neurons that the z-score had chosen already). As published, a successful
-test of a duplicated neuron drops only one copy, so the neuron stays off until its last copy has been tested
-too.
+a list with duplicates (top-k adds neurons that the z-score had chosen already). As published, a duplicated
+neuron is tested with ONE copy taken out: a test of the same set again, which succeeds wherever the set at
+hand scores below the threshold. So its last copy decides, at that copy's place; and where the threshold is
+the initial set's own score (an unresolved prompt), no copy leaves until something else has lowered the score.
 
 `gallop` (selection) and `refine_fast` (certificate) reach the same sets in fewer tests.
 """
@@ -60,7 +61,8 @@ def refine(initial: Sequence[Neuron], breaks: Callable[[NeuronSet], bool]) -> li
             current = others
     for layer in reversed(layers):
         for neuron in [neuron for neuron in current if neuron[0] == layer]:
-            others = [other for other in current if other != neuron]
+            others = list(current)
+            others.remove(neuron)  # one copy
             if breaks(NeuronSet.from_pairs(others)):
-                current.remove(neuron)
+                current = others
     return list(dict.fromkeys(current))

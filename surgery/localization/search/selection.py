@@ -2,9 +2,10 @@
 
 Step i of the published descent takes every neuron with z > theta, plus in each layer the k neurons with the
 largest activation, where theta = start - i x step (at least the minimum) and k = first k + i. It ablates them
-and stops at the first step whose score is at most the threshold. Where the last step (theta at its minimum,
-or k at its maximum) does not reach it, the prompt is unresolved, and the score reached there is the threshold
-of refinement.
+and stops at the first step whose score is at most the threshold. As published, the descent ends BEFORE the
+step at which theta would be at its minimum, or k at its maximum: by default the last one has theta 1.25 and
+k 15. Where it does not reach the threshold either, the prompt is unresolved, and the score reached there
+is the threshold of refinement.
 
 The sets grow with i. The fast search therefore gallops (steps 0, 1, 3, 7, ...) to the first that breaks, then
 bisects the gap: the same step as the published walk, wherever the score falls as neurons are added.
@@ -82,15 +83,17 @@ class Descent:
 
     @property
     def last(self) -> int:
-        """The number of the last step."""
+        """The number of the last step that is tested."""
         ends = []
         if self.settings.use_theta:
             span = self.settings.theta_start - self.settings.theta_minimum
-            ends.append(math.ceil(round(span / self.settings.theta_step, 9)))
+            ends.append(math.ceil(round(span / self.settings.theta_step, 9)) - 1)
         if self.settings.use_top_k:
+            ends.append(self.settings.top_k_maximum - self.settings.top_k_start - 1)
+            # From there on a step only chooses what the one before it did.
             widest = max(len(rows) for rows in self.by_activation.values())
-            ends.append(max(0, min(self.settings.top_k_maximum, widest) - self.settings.top_k_start))
-        return min(ends)
+            ends.append(widest - self.settings.top_k_start)
+        return max(0, min(ends))
 
     def step(self, number: int) -> Step:
         """Theta and k of a step."""
@@ -199,7 +202,7 @@ def by_importance(neurons: Sequence[Neuron], z: Mapping[str, torch.Tensor]) -> l
 def without_duplicates(neurons: Sequence[Neuron]) -> list[Neuron]:
     """Each neuron once, at the place of its LAST copy.
 
-    The published refinement drops one copy of a duplicated neuron per successful test, so that its last copy
-    decides: an order without duplicates gives the same set from there.
+    The published refinement tests a duplicated neuron with one copy taken out, so that its last copy decides:
+    from a set that scores below the threshold, an order without duplicates gives the same result.
     """
     return list(dict.fromkeys(reversed(neurons)))[::-1]

@@ -1,0 +1,1 @@
+"""Pictures and how alike they are: what localization and the audit share."""
