@@ -19,6 +19,7 @@ _EXPORTS = {
     "apply_recipe": "surgery.apply",
     "read_recipe": "surgery.recipe",
     "localize": "surgery.localization.localize",
+    "plan": "surgery.localization.joint.plan",
     "scan": "surgery.localization.scan",
     "calibrate": "surgery.localization.calibration",
     "LocalizeSettings": "surgery.localization.settings",

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "checkpoint": set(BYTES),
     "model": set(),
     "measures": MODELS,
-    "localization": MODELS | {"measures", "localization.search"},
+    "localization": MODELS | {"measures", "localization.search", "localization.joint"},
+    "localization.joint": MODELS | {"localization", "localization.search"},
     "localization.search": MODELS | {"localization"},
     "auditing": MODELS
     | {"measures", "auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
@@ -39,6 +40,7 @@ MAY_IMPORT = {
     | {
         "measures",
         "localization",
+        "localization.joint",
         "auditing",
         "hardening",
         "testbed",
@@ -150,6 +152,7 @@ WRITES_NO_WEIGHTS = {
 }
 MAY_WRITE_ATOMICALLY = {
     "localization.records": "neurons.json",
+    "localization.joint.plots": "the picture of a plan",
     "localization.calibration_file": "a calibration",
     "auditing.store": "units, as JSON",
     "auditing.audit": "audit.json and audit.html",

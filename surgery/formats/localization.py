@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from surgery.formats.fields import (
     CORPUS_FIELDS,
     Format,
@@ -14,6 +16,48 @@ from surgery.formats.fields import (
 _SEARCHED = "where the prompt was searched"
 _FAST = "with `--strategy fast`"
 _GROUP = "where the search was by group tests"
+
+_JOINT = "with `--joint`"
+_JUDGED = "with `--joint`, where its seeds share a picture"
+JOINT_RECORD = (
+    FormatField("joint", "object", "what the joint mask does to the prompt", _JOINT),
+    FormatField("joint.broken", "boolean or null", "whether it breaks the memory; null: not judged", _JOINT),
+    FormatField("joint.own", "number", "how alike the source's own pictures are, seed by seed", _JOINT),
+    FormatField("joint.level", "number", "the highest score of an ordinary prompt's picture", _JOINT),
+    FormatField("joint.threshold", "number", "no seed of a broken prompt scores above it", _JUDGED),
+    FormatField("joint.fresh", "number or null", "the highest score on fresh seeds", _JUDGED),
+    FormatField(
+        "joint.needs.*",
+        "list of integer",
+        "layer -> rows: the part of the complete mask that breaks this memory by itself; none if none does",
+        _JUDGED,
+    ),
+)
+JOINT_MASK = (
+    FormatField("joint.prompts", "integer", "memorized prompts", _JOINT),
+    FormatField("joint.judged", "integer", "of these, prompts whose seeds share a picture", _JOINT),
+    FormatField("joint.broken", "integer", "prompts that the mask breaks", _JOINT),
+    FormatField("joint.neurons", "integer", "neurons of the mask", _JOINT),
+    *(
+        FormatField(f"joint.{name}", kind, meaning, "with `--joint`, where a prompt is memorized")
+        for name, kind, meaning in (
+            ("complete", "integer", "neurons of the mask before the budget"),
+            ("grown", "integer", "neurons of the mask before any was released"),
+            ("union", "integer", "neurons of the prompts' own sets together, unresolved ones too"),
+            ("change", "number", "the measured ordinary change, in seeds"),
+            ("estimated_change", "number", "the estimate of it"),
+            ("ordinary_prompts", "integer", "how many prompts both are of"),
+            ("evaluations", "integer", "tests of one prompt with one set off"),
+            ("most_evaluations", "integer", "prompts x (log2 of the complete mask + 2), to compare"),
+            ("attributions", "integer", "attributions of one prompt with one set off"),
+            ("frontier", "list", "masks of more and more prompts, cheapest first"),
+            ("frontier[].neurons", "integer", "neurons"),
+            ("frontier[].prompts", "integer", "prompts that it breaks, at least"),
+            ("frontier[].estimated_change", "number", "the estimated ordinary change"),
+        )
+    ),
+    *(replace(one, only=_JOINT) for one in work_fields("joint.work", "the joint search")),
+)
 
 # one entry of `prompts` in neurons.json, and one line of the journal
 RECORD = (
@@ -97,6 +141,13 @@ RECORD = (
             ("broken", "boolean or null", "no replica; null where SOURCE draws none either"),
         )
     ),
+    FormatField(
+        "evaluations_saved",
+        "integer",
+        "tests that the published walk would have needed until its set holds these neurons, less those made",
+        "with `--selection attribution`, where no z-score singled a neuron out",
+    ),
+    *JOINT_RECORD,
     FormatField("evaluations", "integer", "scores computed, the gate's included"),
     *work_fields("work", "the prompt"),
 )
@@ -132,6 +183,7 @@ NEURONS = Format(
         FormatField(
             "outcomes.*", "integer", "how many prompts were `localized`, `not_memorized`, `unresolved`"
         ),
+        *JOINT_MASK,
         FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         *work_fields("work", "the run"),

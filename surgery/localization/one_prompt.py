@@ -18,8 +18,8 @@ from surgery.localization import registry
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
 from surgery.localization.confirmation import Confirmation, rounded
+from surgery.localization.joint.attributed import AttributedDescent, attributed
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
-from surgery.localization.search.attributed import AttributedDescent, attributed
 from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.fast import FastRefinement, Found
 from surgery.localization.search.monotone import NotMonotone

@@ -52,7 +52,7 @@ class LocalizeSettings:
     - guidance: None scores the conditional prediction alone.
     - step_index: 1 is the second timestep, as in the published code.
     - confirm_seed: must differ from `seed`.
-    - selection, joint: see `surgery.localization.search.attributed` and `surgery.localization.joint`.
+    - selection, joint: see `surgery.localization.joint.attributed` and `surgery.localization.joint`.
     - confirm_pictures: see `surgery.localization.confirmation`; none where confirm_seeds is 0.
     - include_unresolved: without it, unresolved prompts are not refined either.
     """

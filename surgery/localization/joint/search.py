@@ -129,6 +129,7 @@ class JointSearch:
             came_back = [prompt for prompt in served if not self.is_broken(prompt, found.off)]
         for prompt in came_back:
             found.certificates.pop(prompt, None)
+        self._certify(found, [prompt for prompt, one in found.certificates.items() if not one < found.off])
         found.stays = tuple(sorted({*found.stays, *came_back}))
         return found
 

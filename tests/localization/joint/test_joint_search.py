@@ -72,9 +72,7 @@ def judged(system, start=()):
         assert system.broken(prompt, one)
     # none is kept that is not
     for neuron in found.off:
-        assert any(
-            not system.broken(prompt, found.off - {neuron}) for prompt in everyone - set(found.stays)
-        )
+        assert any(not system.broken(prompt, found.off - {neuron}) for prompt in everyone - set(found.stays))
     return found, search
 
 
@@ -90,7 +88,9 @@ def additive(draw):
 def alternatives(draw):
     neurons = draw(st.integers(2, 8))
     one = st.sets(st.integers(0, neurons - 1), min_size=1, max_size=3)
-    return Alternatives(draw(st.lists(st.lists(one, min_size=1, max_size=3), min_size=1, max_size=4)), neurons)
+    return Alternatives(
+        draw(st.lists(st.lists(one, min_size=1, max_size=3), min_size=1, max_size=4)), neurons
+    )
 
 
 @given(st.one_of(additive(), alternatives()), st.data())
