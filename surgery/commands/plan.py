@@ -9,7 +9,7 @@ from surgery.files import strict_json
 from surgery.text import printable
 
 if TYPE_CHECKING:
-    from surgery.localization.joint.plan import FrontierPoint, Plan
+    from surgery.localization.joint.planned import FrontierPoint, Plan
 
 POINTS_SHOWN = 25
 PROMPTS_SHOWN = 5

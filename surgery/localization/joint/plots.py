@@ -8,7 +8,7 @@ from typing import Any
 
 from surgery.errors import UsageError
 from surgery.files import check_writable, write_atomically
-from surgery.localization.joint.plan import Plan
+from surgery.localization.joint.planned import Plan
 
 KINDS = (".png", ".svg")
 INK, MEMORY, ORDINARY = "#222222", "#b2182b", "#2166ac"
