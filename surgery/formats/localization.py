@@ -147,7 +147,6 @@ RECORD = (
         "tests that the published walk would have needed until its set holds these neurons, less those made",
         "with `--selection attribution`, where no z-score singled a neuron out",
     ),
-    *JOINT_RECORD,
     FormatField("evaluations", "integer", "scores computed, the gate's included"),
     *work_fields("work", "the prompt"),
 )
@@ -188,7 +187,10 @@ NEURONS = Format(
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         *work_fields("work", "the run"),
         FormatField("prompts", "list", "one record per different prompt, in corpus order"),
-        *(FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only) for one in RECORD),
+        *(
+            FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only)
+            for one in (*RECORD, *JOINT_RECORD)
+        ),
     ),
 )
 

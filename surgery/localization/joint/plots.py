@@ -76,6 +76,7 @@ def _draw_frontier(axes: Any, found: Plan) -> None:
     axes.set_ylabel("prompts broken (at least)", color=MEMORY)
     axes.set_ylim(0, max(1, found.memorized) * 1.08)
     axes.set_xlim(left=0)
+    axes.locator_params(axis="y", integer=True)
     axes.set_title("what a mask buys")
     changes = [(point.neurons, point.change) for point in found.frontier if point.change is not None]
     if changes:

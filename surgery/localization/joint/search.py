@@ -6,7 +6,8 @@ do to a prompt, to first order (an attribution), and what each would cost.
 1. **Grow.** From the start mask, while prompts are not broken: attribute them with the mask in place, and add
    the neurons of the greatest benefit per cost, where the benefit is summed over the prompts not yet broken
    and never counts more than what a prompt still lacks. At most 8 neurons in the first round, twice as many
-   in each further one, and never more than 8 a prompt. This is the greedy algorithm for covering problems (Wolsey 1982), in rounds.
+   in each further one, and never more than 8 a prompt. This is the greedy algorithm for covering problems
+   (Wolsey 1982), in rounds.
 2. **Certificates.** For each prompt, rank the mask's neurons by worth (share in the prompt's own effects,
    times what all prompts owe to the neuron, per cost), gallop (1, 3, 7, ...) and bisect to the smallest
    prefix that breaks the memory by itself: its certificate. What is in no certificate leaves.

@@ -1,7 +1,6 @@
 """The joint search against brute force, on set systems whose best mask can be enumerated."""
 
 import itertools
-import math
 
 import numpy
 from hypothesis import given, settings
