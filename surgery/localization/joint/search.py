@@ -8,9 +8,11 @@ do to a prompt, to first order (an attribution), and what each would cost.
    and never counts more than what a prompt still lacks. At most 8 neurons in the first round, twice as many
    in each further one, and never more than 8 a prompt. This is the greedy algorithm for covering problems
    (Wolsey 1982), in rounds.
-2. **Certificates.** For each prompt, rank the mask's neurons by worth (share in the prompt's own effects,
-   times what all prompts owe to the neuron, per cost), gallop (1, 3, 7, ...) and bisect to the smallest
-   prefix that breaks the memory by itself: its certificate. What is in no certificate leaves.
+2. **Certificates.** A prompt's certificate is a small part of the mask that breaks its memory by itself: rank
+   the mask's neurons by worth (share in the prompt's own effects, times what all prompts owe to the neuron,
+   per cost), gallop (1, 3, 7, ...) and bisect to the smallest prefix that does. The hardest prompts come
+   first; a prompt that the certificates so far break already needs no further neuron, and gets its
+   certificate among them. What is in no certificate leaves.
 3. **Release.** Neurons of few certificates and high cost come first, those that many prompts share last. A
    group leaves if every prompt whose certificate it touches stays broken; groups double when they leave and
    are halved when they do not. No other prompt needs a test: its certificate is still off. Prompts whose
@@ -24,6 +26,7 @@ release, about one a neuron that is kept; for the check, one a prompt.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -91,6 +94,7 @@ class JointSearch:
 
     Attributes:
         evaluations: tests made; `attributions`: attributions made.
+        rounds: prompt -> how many rounds of growth it took part in: how hard it is to break.
         effects: [prompts, neurons], the largest share of what a prompt lacked that each neuron promised.
     """
 
@@ -99,6 +103,7 @@ class JointSearch:
         self.evaluations = 0
         self.attributions = 0
         self.effects = numpy.zeros((system.prompts, system.neurons))
+        self.rounds = Counter[int]()
         self._known: dict[tuple[int, Mask], bool] = {}
 
     def run(self, start: Iterable[int] = ()) -> JointMask:
@@ -111,10 +116,22 @@ class JointSearch:
         off, stays = self.grow(off, everyone)
         found = JointMask(off, stays=stays, grown=len(off))
         served = [prompt for prompt in everyone if prompt not in stays]
-        self._certify(found, served)
-        found.off = frozenset().union(*found.certificates.values())
+        self._gather(found, served)
         self._release(found)
         return self.mend(found, served)
+
+    def _gather(self, found: JointMask, prompts: Sequence[int]) -> None:
+        """Keep certificates until they break every prompt, those that were hardest to break first."""
+        kept: Mask = frozenset()
+        free = []
+        for prompt in sorted(prompts, key=lambda prompt: -self.rounds[prompt]):
+            if kept and self.is_broken(prompt, kept):
+                free.append(prompt)
+            else:
+                self._certify(found, [prompt])
+                kept |= found.certificates[prompt]
+        found.off = kept
+        self._certify(found, free)
 
     def mend(self, found: JointMask, served: Sequence[int]) -> JointMask:
         """Test the prompts under the mask; add to it, in place, for those that came back."""
@@ -154,6 +171,7 @@ class JointSearch:
         for _ in range(ROUNDS):
             if not waiting:
                 break
+            self.rounds.update(waiting)
             seen = [self._attribute(prompt, off) for prompt in waiting]
             added = self._chunk(seen, off, min(most, FIRST_CHUNK * len(waiting)))
             if not added:
@@ -211,17 +229,25 @@ class JointSearch:
     def _release(self, found: JointMask) -> None:
         costs = self.system.costs(frozenset())
         shares = {neuron: sum(neuron in one for one in found.certificates.values()) for neuron in found.off}
-        waiting = sorted(found.off, key=lambda neuron: (-costs[neuron] / shares[neuron], neuron))
+        waiting = sorted(found.off, key=lambda neuron: (-costs[neuron] / max(1, shares[neuron]), neuron))
         whole: set[int] = set()  # prompts whose certificate is, by now, all that is off
+        failures = Counter[int]()
         size = 1
         while waiting:
             group = frozenset(waiting[:size])
             rest = found.off - group
-            touched = [prompt for prompt, one in found.certificates.items() if prompt in whole or one & group]
-            if all(self.is_broken(prompt, rest) for prompt in touched):
+            touched = [
+                prompt
+                for prompt in sorted(found.certificates, key=lambda prompt: -failures[prompt])
+                if prompt in whole or found.certificates[prompt] & group
+            ]
+            back = next((prompt for prompt in touched if not self.is_broken(prompt, rest)), None)
+            if back is None:
                 found.off, waiting, size = rest, waiting[size:], 2 * size
                 whole.update(touched)
-            elif len(group) == 1:
+                continue
+            failures[back] += 1  # whoever came back often is asked first
+            if len(group) == 1:
                 waiting = waiting[1:]
             else:
                 size = len(group) // 2
