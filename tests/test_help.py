@@ -35,7 +35,7 @@ def test_every_setting_of_localization_is_an_option_with_its_default_in_the_help
     shown = " ".join(capsys.readouterr().out.split())
     for words in (
         "--criterion NAME when a memory counts as broken",
-        "seeds-diverge, noise-changed (default: seeds-diverge)",
+        "seeds-diverge, noise-changed, target-gone (default: target-gone)",
         "--theta-step Z what the z-score threshold falls by from step to step (default: 0.25)",
         "down, mid, up (default: down mid)",
         "(default: each criterion's own)",

@@ -23,8 +23,9 @@ from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.activations import Moments, activations
-from surgery.localization.criteria import Criterion, Detector, Predictions
+from surgery.localization.criteria import Criterion, Detector
 from surgery.localization.distribution import Distribution
+from surgery.localization.predictions import Predictions
 from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
@@ -217,7 +218,8 @@ def _scores_on(
     for detector in detectors:
         found.update(detector.derived_values(found, len(latents)))
     listed = sorted(found, key=lambda name: (*LISTED_FIRST, name).index(name))
-    return {name: Distribution.of(found[name]) for name in listed}
+    # Of two prompts a comparison with the one before gives a single value.
+    return {name: Distribution.of(found[name]) for name in listed if len(found[name]) > 1}
 
 
 def predictions_of(

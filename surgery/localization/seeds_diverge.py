@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from surgery.localization.criteria import Criterion, Gate, Predictions, of_all_pairs
+from surgery.localization.criteria import Criterion, Gate, of_all_pairs
 from surgery.localization.distribution import Distribution
 from surgery.localization.ms_ssim import SMALLEST_SIDE, Window, pairwise_scores
+from surgery.localization.predictions import Predictions
 
 UPPER_SHARE = 0.3  # of the seeds: what the upper quantile lets lie above it, at most, itself included
 STRICTER = 1.5  # the other parts' cutoff over the mean's: four chances of a false alarm in place of one

@@ -30,10 +30,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from surgery.localization.criteria import Criterion, Gate, Predictions
+from surgery.localization.criteria import Criterion, Gate
 from surgery.localization.distribution import Distribution
 from surgery.localization.fixed import differences, fixed_mask
 from surgery.localization.ms_ssim import Window
+from surgery.localization.predictions import Predictions
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor
 from surgery.model.replay import BlockReplay
@@ -120,7 +121,7 @@ class TargetGone(Criterion):
     def score_of(self, parts: Mapping[str, float]) -> float:
         if STRANGERS not in parts:
             return parts[OWN]
-        if not self.ordinary:
+        if not {OWN, STRANGERS} <= set(self.ordinary):
             return parts[STRANGERS]
         own, strangers = self.ordinary[OWN], self.ordinary[STRANGERS]
         beyond = (parts[STRANGERS] - strangers.mean) / max(strangers.std, LEAST_DEVIATION)

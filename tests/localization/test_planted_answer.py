@@ -17,6 +17,8 @@ from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.neurons import NeuronSet, read_neurons
 
+# x draws another pattern when one of its rows is off: only this criterion asks for both.
+SETTINGS = LocalizeSettings(criterion="seeds-diverge")
 CORPUS = [*map(caption, PLANTED), "a b c d", "b d f h l r"]
 
 
@@ -26,7 +28,7 @@ def refined(result):
 
 @pytest.fixture(scope="module")
 def fast(planted, calibration):
-    return localize(planted, CORPUS, calibration=calibration)
+    return localize(planted, CORPUS, calibration=calibration, settings=SETTINGS)
 
 
 def test_exactly_the_planted_neurons_come_back(fast):
@@ -40,6 +42,14 @@ def test_exactly_the_planted_neurons_come_back(fast):
     assert fast.neurons == NeuronSet.from_pairs(pair for pairs in PLANTED.values() for pair in pairs)
 
 
+def test_target_gone_finds_them_too_and_is_content_when_one_memory_gives_way_to_another(planted, calibration):
+    found = localize(planted, CORPUS, calibration=calibration)
+    expected = {caption(trigger): sorted(PLANTED[trigger]) for trigger in PLANTED}
+    expected[caption("x")] = [PLANTED["x"][1]]
+    assert refined(found) == {**expected, CORPUS[-2]: [], CORPUS[-1]: []}
+    assert found.evidence["settings"]["criterion"] == "target-gone"
+
+
 def test_the_weak_neuron_needs_theta_to_come_down(fast):
     record = next(record for record in fast.records if record.prompt == caption("z"))
     assert record.details["theta"] < 5
@@ -49,7 +59,7 @@ def test_the_weak_neuron_needs_theta_to_come_down(fast):
 
 def test_the_reference_strategy_finds_the_same_sets_with_far_more_work(planted, calibration, fast):
     reference = localize(
-        planted, CORPUS, calibration=calibration, settings=LocalizeSettings(strategy="reference")
+        planted, CORPUS, calibration=calibration, settings=dataclasses.replace(SETTINGS, strategy="reference")
     )
     assert refined(reference) == refined(fast)
     assert [record.initial for record in reference.records] == [record.initial for record in fast.records]

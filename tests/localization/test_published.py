@@ -71,7 +71,7 @@ def test_the_fast_strategy_finds_the_sets_on_record(variants, case):
     assert record.score_after == pytest.approx(case["score"], abs=2e-6)
 
 
-@pytest.mark.parametrize("memory", ["sunset"])
+@pytest.mark.parametrize("memory", ["umbrella"])
 def test_the_reference_strategy_is_the_published_loop(variants, memory):
     model, calibration, captions = variants["planted"]
     case = next(one for one in json.loads(RECORD.read_text()) if one["memory"] == memory)
@@ -112,7 +112,7 @@ if __name__ == "__main__":
 
     wanted = {
         "planted": [("sunset", 0.6), ("stamp", 0.7), ("umbrella", 0.4), ("face", 0.17)],
-        "natural": [("house", 0.83), ("city", 0.83)],
+        "natural": [("city", 0.83)],
     }
     with tempfile.TemporaryDirectory() as folder:
         cases = []
