@@ -181,7 +181,9 @@ class JointSearch:
         return off, tuple(waiting)
 
     def is_broken(self, prompt: int, off: Mask) -> bool:
-        """The system's word, asked for once."""
+        """The system's word, asked for once; with nothing off, no memory is broken."""
+        if not off:
+            return False
         if (prompt, off) not in self._known:
             self.evaluations += 1
             self._known[prompt, off] = self.system.broken(prompt, off)
