@@ -9,6 +9,7 @@ from surgery.formats.fields import (
     Format,
     FormatField,
     fingerprint_fields,
+    score_fields,
     work_fields,
 )
 
