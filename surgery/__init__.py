@@ -20,6 +20,7 @@ _EXPORTS = {
     "plan_recipe": "surgery.applying.forecast",
     "read_recipe": "surgery.applying.recipe",
     "localize": "surgery.localization.localize",
+    "plan": "surgery.localization.joint.plan",
     "scan": "surgery.localization.scan",
     "calibrate": "surgery.localization.calibration",
     "LocalizeSettings": "surgery.localization.settings",

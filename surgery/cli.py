@@ -25,6 +25,7 @@ COMMANDS = {
     "scan": "rank a large prompt corpus by how memorized each prompt looks",
     "apply": "the whole job as a recipe says: localize, patch, diff, audit, card, verify; resumable",
     "localize": "find the memorization neurons of a prompt corpus",
+    "plan": "what a set of neurons would buy, prompt by prompt, and at which price; with a picture",
     "inspect": "say what a checkpoint is made of, and what patch would do with each file",
     "harden": "train memories out of the weights, where zeroed rows only hide them; makes an edit for patch",
     "patch": "zero neurons for good and write a new, standalone checkpoint",

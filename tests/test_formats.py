@@ -40,8 +40,8 @@ HARDEN = HardenSettings(
     ordinary=1, neighbors=1, drawing_steps=1, gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
     gate_guidance=(1.0,), rungs=("zeroed", "hardened"), max_change=1e-9,
 )  # fmt: skip
-# what no document here has: it takes a contradiction in a search, or weights of one's own
-RARE = {"prompts[].fell_back", "fell_back"} | {
+# what no document here has: it takes a contradiction in a search, an attribution, or weights of one's own
+RARE = {f"{where}{name}" for where in ("", "prompts[].") for name in ("fell_back", "evaluations_saved")} | {
     f"ordinary.quality.{name}" for name in ("clip_score.*", "distances.*", "distances.*.*")
 }
 
@@ -131,7 +131,11 @@ def localized(model, calibration, tmp_path_factory):
     folder = tmp_path_factory.mktemp("localized")
     alike = "v w x"  # by nature: whatever word is dropped, the others draw one picture
     found = surgery.localize(
-        model, [*CORPUS, alike], settings=SEARCH, calibration=calibration, journal=folder / "journal"
+        model,
+        [*CORPUS, alike],
+        settings=replace(SEARCH, joint=True, joint_seeds=2, joint_steps=1),
+        calibration=calibration,
+        journal=folder / "journal",
     )
     found.write(folder / "neurons.json")
     lines = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]

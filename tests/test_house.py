@@ -23,16 +23,18 @@ MAY_IMPORT = {
     "checkpoint": set(BYTES),
     "model": set(),
     "measures": MODELS,
-    "localization": MODELS | {"measures", "localization.search", "localization.discovery"},
+    "localization": MODELS
+    | {"measures", "localization.search", "localization.discovery", "localization.joint"},
+    "localization.joint": MODELS | {"localization", "localization.search"},
     "localization.search": MODELS | {"localization"},
     "localization.discovery": MODELS | {"localization"},
     "auditing": MODELS
     | {"measures", "auditing.measures", "auditing.attack", "auditing.judgement", "auditing.report"},
     "auditing.measures": MODELS | {"measures", "auditing"},
-    "auditing.attack": MODELS | {"auditing", "auditing.measures"},
+    "auditing.attack": MODELS | {"measures", "auditing", "auditing.measures"},
     "auditing.judgement": set(),
-    "auditing.report": {"auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
-    "hardening": MODELS | {"auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
+    "auditing.report": {"measures", "auditing", "auditing.attack", "auditing.measures", "auditing.judgement"},
+    "hardening": MODELS | {"measures", "auditing", "auditing.attack", "auditing.measures", "checkpoint.edit"},
     "publish": {"checkpoint", *BYTES},
     "testbed": MODELS | {"measures", "localization", "auditing", "auditing.measures", "checkpoint"},
     "applying": MODELS
@@ -53,6 +55,7 @@ MAY_IMPORT = {
         "measures",
         "localization",
         "localization.discovery",
+        "localization.joint",
         "auditing",
         "hardening",
         "testbed",
@@ -165,6 +168,7 @@ WRITES_NO_WEIGHTS = {
 }
 MAY_WRITE_ATOMICALLY = {
     "localization.records": "neurons.json",
+    "localization.joint.plots": "the picture of a plan",
     "localization.calibration_file": "a calibration",
     "auditing.store": "units, as JSON",
     "auditing.audit": "audit.json and audit.html",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from surgery import options
 from surgery.commands import localization_options as shared
@@ -12,6 +13,7 @@ from surgery.files import strict_json
 from surgery.localization.settings import (
     CALIBRATION,
     CONFIRMATION,
+    JOINT,
     METHOD,
     ONE_SET,
     SCORING,
@@ -43,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="exit 3 if a prompt stays unresolved or unconfirmed"
     )
     groups = options.add_options(
-        parser, LocalizeSettings, groups=(CALIBRATION, METHOD, SCORING, SECOND_LOOK, CONFIRMATION, ONE_SET)
+        parser,
+        LocalizeSettings,
+        groups=(CALIBRATION, METHOD, SCORING, SECOND_LOOK, CONFIRMATION, ONE_SET, JOINT),
     )
     shared.add_calibration_options(groups[CALIBRATION])
     one_set = groups[ONE_SET]
@@ -100,6 +104,7 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
             "neurons": result.neurons.count,
             "layers": result.neurons.as_json(),
             **{name: evidence[name] for name in ("outcomes", "thresholds", "corpus", "work")},
+            **({"joint": evidence["joint"]} if "joint" in evidence else {}),
         }
         print(strict_json(summary))
     else:
@@ -111,11 +116,24 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
             f"threshold {evidence['thresholds']['selection']:.4f}; "
             f"{work['unet_sample_forwards']} UNet sample-forwards, {work['seconds']:.1f} s"
         )
+        if joint := evidence.get("joint"):
+            print(_joint_line(joint))
     if not arguments.quiet:
         for note in _notes(result):
             print(f"note: {note}", file=sys.stderr)
     for warning in _warnings(result):
         print(f"WARNING: {warning}", file=sys.stderr)
+
+
+def _joint_line(joint: Mapping[str, Any]) -> str:
+    if not joint["judged"]:
+        return "joint mask: no memory to judge"
+    return (
+        f"joint mask: {joint['broken']} of {joint['judged']} memories broken by {joint['neurons']} neurons "
+        f"(their own sets together: {joint['union']}), ordinary change {joint['change']:.3f} of a seed; "
+        f"{joint['evaluations']} tests, {joint['attributions']} attributions, "
+        f"{joint['work']['unet_sample_forwards']} sample-forwards"
+    )
 
 
 def _print_table(result: Localization) -> None:
@@ -178,7 +196,15 @@ def _warnings(result: Localization) -> list[str]:
     from surgery.localization import registry
 
     evidence, warnings = result.evidence, []
-    unresolved = result.with_outcome("unresolved")
+    joint = [
+        record for record in result.records if (record.details.get("joint") or {}).get("broken") is False
+    ]
+    if joint:
+        warnings.append(
+            f"{len(joint)} prompt(s) left by the joint mask: "
+            + "; ".join(shared.shortened(record.prompt, 50) for record in joint[:5])
+        )
+    unresolved = [] if "joint" in evidence else result.with_outcome("unresolved")
     if unresolved:
         fate = "included" if evidence["settings"]["include_unresolved"] else "left out of the set"
         warnings.append(

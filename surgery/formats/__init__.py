@@ -15,8 +15,9 @@ from surgery.formats.audit import AUDIT, AUDIT_STATE
 from surgery.formats.checkpoint import MANIFEST
 from surgery.formats.fields import TYPES, Format, FormatField
 from surgery.formats.hardening import EDIT, HARDENING, HARDENING_STATE
-from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN, SCAN_JOURNAL
+from surgery.formats.localization import JOURNAL, NEURONS, RECORD
 from surgery.formats.others import DEMO, PLANTED
+from surgery.formats.scanning import CALIBRATION, SCAN, SCAN_JOURNAL
 
 FORMATS = (
     NEURONS,

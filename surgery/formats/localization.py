@@ -1,6 +1,8 @@
-"""What localization writes: neurons.json, the calibration, the journal, the ranking."""
+"""What `localize` writes: neurons.json and its journal."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from surgery.formats.fields import (
     CORPUS_FIELDS,
@@ -14,6 +16,48 @@ from surgery.formats.fields import (
 _SEARCHED = "where the prompt was searched"
 _FAST = "with `--strategy fast`"
 _GROUP = "where the search was by group tests"
+
+_JOINT = "with `--joint`"
+_JUDGED = "with `--joint`, where its seeds share a picture"
+JOINT_RECORD = (
+    FormatField("joint", "object", "what the joint mask does to the prompt", _JOINT),
+    FormatField("joint.broken", "boolean or null", "whether it breaks the memory; null: not judged", _JOINT),
+    FormatField("joint.own", "number", "how alike the source's own pictures are, seed by seed", _JOINT),
+    FormatField("joint.level", "number", "the highest score of an ordinary prompt's picture", _JOINT),
+    FormatField("joint.threshold", "number", "no seed of a broken prompt scores above it", _JUDGED),
+    FormatField("joint.fresh", "number or null", "the highest score on fresh seeds", _JUDGED),
+    FormatField(
+        "joint.needs.*",
+        "list of integer",
+        "layer -> rows: the part of the complete mask that breaks this memory by itself; none if none does",
+        _JUDGED,
+    ),
+)
+JOINT_MASK = (
+    FormatField("joint.prompts", "integer", "memorized prompts", _JOINT),
+    FormatField("joint.judged", "integer", "of these, prompts whose seeds share a picture", _JOINT),
+    FormatField("joint.broken", "integer", "prompts that the mask breaks", _JOINT),
+    FormatField("joint.neurons", "integer", "neurons of the mask", _JOINT),
+    *(
+        FormatField(f"joint.{name}", kind, meaning, "with `--joint`, where a prompt is memorized")
+        for name, kind, meaning in (
+            ("complete", "integer", "neurons of the mask before the budget"),
+            ("grown", "integer", "neurons of the mask before any was released"),
+            ("union", "integer", "neurons of the prompts' own sets together, unresolved ones too"),
+            ("change", "number", "the measured ordinary change, in seeds"),
+            ("estimated_change", "number", "the estimate of it"),
+            ("ordinary_prompts", "integer", "how many prompts both are of"),
+            ("evaluations", "integer", "tests of one prompt with one set off"),
+            ("most_evaluations", "integer", "prompts x (log2 of the complete mask + 2), to compare"),
+            ("attributions", "integer", "attributions of one prompt with one set off"),
+            ("frontier", "list", "masks of more and more prompts, cheapest first"),
+            ("frontier[].neurons", "integer", "neurons"),
+            ("frontier[].prompts", "integer", "prompts that it breaks, at least"),
+            ("frontier[].estimated_change", "number", "the estimated ordinary change"),
+        )
+    ),
+    *(replace(one, only=_JOINT) for one in work_fields("joint.work", "the joint search")),
+)
 
 # one entry of `prompts` in neurons.json, and one line of the journal
 RECORD = (
@@ -119,6 +163,12 @@ RECORD = (
             ("broken", "boolean or null", "no replica; null where SOURCE draws none either"),
         )
     ),
+    FormatField(
+        "evaluations_saved",
+        "integer",
+        "tests that the published walk would have needed until its set holds these neurons, less those made",
+        "with `--selection attribution`, where no z-score singled a neuron out",
+    ),
     FormatField("evaluations", "integer", "scores computed, the gate's included"),
     *work_fields("work", "the prompt"),
 )
@@ -157,54 +207,15 @@ NEURONS = Format(
         FormatField(
             "reasons.*", "integer", "of the not memorized ones, how many are `false alarm`, `alike by nature`"
         ),
+        *JOINT_MASK,
         FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         *work_fields("work", "the run"),
         FormatField("prompts", "list", "one record per different prompt, in corpus order"),
-        *(FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only) for one in RECORD),
-    ),
-)
-
-CALIBRATION = Format(
-    name="calibration",
-    tag="surgery.calibration/1",
-    file="where `-o` says",
-    written_by="`surgery calibrate`",
-    public="Yes: it quotes no caption; it names the file that they came from.",
-    shape="a safetensors file; the metadata key `surgery` holds a JSON object with these fields",
-    fields=(
-        FormatField("format", "text", "the tag"),
-        *fingerprint_fields("fingerprint"),
-        FormatField("prompts", "integer", "ordinary prompts behind the activation statistics"),
-        *score_fields("scores"),
-        FormatField(
-            "made_with.*",
-            "any",
-            "`seeds`, `seed`, `inference_steps`, `step_index`, `guidance`, `projection`, `confirm_seeds`, "
-            "`confirm_seed`: a calibration made with others of these is refused",
+        *(
+            FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only)
+            for one in (*RECORD, *JOINT_RECORD)
         ),
-        FormatField("source", "text", "where the ordinary prompts came from"),
-        FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
-        FormatField("cutoff", "number or null", "`--cutoff`; null: each criterion's own"),
-        FormatField("looks", "object or null", "what the first few seeds tell, for `scan`; null: not known"),
-        FormatField("looks.order", "list of integer", "positions of the seeds, the most telling first"),
-        FormatField(
-            "looks.lines.*.*",
-            "object",
-            "detector -> number of seeds -> the regression of the score over these on that over all",
-        ),
-        FormatField("looks.lines.*.*.intercept", "number", "of the line"),
-        FormatField("looks.lines.*.*.slope", "number", "of the line"),
-        FormatField("looks.lines.*.*.deviation", "number", "standard deviation of the residuals"),
-        FormatField("looks.lines.*.*.mean", "number", "of the scores over all seeds"),
-        FormatField("looks.lines.*.*.squares", "number", "sum of squares of these about their mean"),
-        FormatField("looks.lines.*.*.prompts", "integer", "ordinary prompts that it was fitted on"),
-    ),
-    tensors=(
-        FormatField(
-            "mean/*", "float32 [rows]", "mean activation of every row of a value layer, up blocks too"
-        ),
-        FormatField("std/*", "float32 [rows]", "standard deviation of the same"),
     ),
 )
 
@@ -223,47 +234,5 @@ JOURNAL = Format(
         FormatField("run.images", "text", "SHA-256 of the training images", "with `--images`"),
         *fingerprint_fields("run.fingerprint"),
         FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
-    ),
-)
-
-SCAN_JOURNAL = Format(
-    name="journal of scan",
-    tag="surgery.scan-journal/1",
-    file="`OUTPUT.journal`, or where `--journal` says; `NAME.1`, `NAME.2`, ... for further processes",
-    written_by="`surgery scan`, while it runs; removed at the end unless `--journal` named it",
-    public="No: it quotes the prompts of your corpus.",
-    shape="JSON lines; the first has these fields, each further line is as one of the ranking, its score in "
-    "full",
-    fields=(
-        FormatField("format", "text", "the tag"),
-        FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
-        FormatField("run.detector", "text", "`--detector`"),
-        FormatField("run.threshold", "number", "scores above it count as memorized"),
-        FormatField("run.test.order", "list of integer", "positions of the seeds, as they are looked at"),
-        FormatField("run.test.stops[].seeds", "integer", "after so many seeds a prompt may be done"),
-        FormatField("run.test.stops[].bound", "number", "if it scores at most this over them"),
-        FormatField("run.test.miss", "number", "`--miss`; 0 where all seeds are looked at"),
-        FormatField("run.images", "object or null", "what the training images said; null without `--images`"),
-        FormatField(
-            "run.images.*", "integer", "pictures, featureless, without caption, duplicated; captions"
-        ),
-        *fingerprint_fields("run.fingerprint"),
-        FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
-    ),
-)
-
-SCAN = Format(
-    name="ranking",
-    tag="",
-    file="where `-o` says",
-    written_by="`surgery scan`",
-    public="No: it quotes the prompts of your corpus.",
-    shape="JSON lines, memorized prompts first, then by score; each line has these fields",
-    fields=(
-        FormatField("prompt", "text", "the caption"),
-        FormatField("score", "number", "the detector's score over the seeds that were looked at"),
-        FormatField("memorized", "boolean", "whether all seeds were, and it lies above the threshold"),
-        FormatField("seeds", "integer", "how many were looked at; all, unless the first few were ordinary"),
-        FormatField("copies", "integer", "near-duplicates of its training image", "with `--images`"),
     ),
 )

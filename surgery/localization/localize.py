@@ -5,7 +5,8 @@
 2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
    to the journal.
 3. Gather the records in corpus order, drop what the correction for many prompts calls false alarms
-   (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts.
+   (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts; or search
+   one mask that breaks all memories together (`surgery.localization.joint`).
 4. Confirm the one set for every memorized prompt, on fresh seeds and on pictures
    (`surgery.localization.confirmation`).
 
@@ -26,30 +27,33 @@ from surgery.corpus import PromptCorpus, as_corpus
 from surgery.errors import UsageError
 from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
-from surgery.localization.final_confirmation import confirm_final
+from surgery.localization.gathering import aggregated, result
+from surgery.localization.joint.mask import find_joint_mask
 from surgery.localization.journal import OF_LOCALIZE, Journal
-from surgery.localization.ms_ssim import window_of
 from surgery.localization.one_prompt import PromptLocalizer
 from surgery.localization.records import (
-    LOCALIZED,
     NOT_MEMORIZED,
-    UNRESOLVED,
     Localization,
     PromptRecord,
     aggregate,
+    with_joint,
 )
-from surgery.localization.second_look import BY_NATURE, FALSE_ALARM, corrected
-from surgery.localization.settings import CALIBRATION_FIELDS, CONFIRMATION_FIELDS, LocalizeSettings
+from surgery.localization.second_look import corrected
+from surgery.localization.settings import (
+    AFTER_THE_RECORDS,
+    CALIBRATION_FIELDS,
+    CONFIRMATION_FIELDS,
+    LocalizeSettings,
+)
 from surgery.measures.pictures import picture_size
 from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint
-from surgery.model.work import add_work
+from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
 from surgery.processes import Processes
 from surgery.progress import StageBars, bar
-from surgery.versions import library_versions
 
 
 def localize(
@@ -97,7 +101,16 @@ def localize(
     settings = settings or LocalizeSettings()
     processes = processes or Processes()
     # Refuse bad numbers before the work, not after it.
-    aggregate([], minimum_prompts, most_frequent, per_layer)
+    how: dict[str, Any] = {
+        "minimum_prompts": minimum_prompts,
+        "most_frequent": most_frequent,
+        "per_layer": per_layer,
+    }
+    aggregate([], **how)
+    if settings.joint and (minimum_prompts, most_frequent) != (1, None):
+        raise UsageError(
+            "joint", "chooses the neurons itself", "drop --min-prompts and --most-frequent, or --joint"
+        )
     corpus = as_corpus(prompts)
     live = load_pipeline(model)
     usable = processes.from_main(
@@ -122,10 +135,45 @@ def localize(
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
     records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
-    how = {"minimum_prompts": minimum_prompts, "most_frequent": most_frequent, "per_layer": per_layer}
-    neurons = _aggregated(localizer, records, how)
+    joint = None
+    if settings.joint:
+        joint = processes.from_main(
+            find_joint_mask(live, records, _captions(live, ordinary), settings) if processes.is_main else None
+        )
+        records = [with_joint(record, joint.prompts.get(record.prompt)) for record in records]
+    neurons = aggregated(localizer, records, how) if joint is None else joint.neurons
     records = confirm_final(localizer, records, neurons, processes, show_progress)
-    return _result(localizer, corpus, records, neurons, how)
+    return result(localizer, corpus, records, neurons, how, joint)
+
+
+def _captions(model: LiveModel, ordinary: str | Path | Sequence[str] | None) -> Sequence[str]:
+    if ordinary is None or isinstance(ordinary, str | Path):
+        return ordinary_prompts(model.source, ordinary)[0]
+    return ordinary
+
+
+def confirm_final(
+    localizer: PromptLocalizer,
+    records: list[PromptRecord],
+    neurons: NeuronSet,
+    processes: Processes,
+    show_progress: bool = False,
+) -> list[PromptRecord]:
+    """The records with the confirmation of the corpus's set, spread over the processes, in their order."""
+    searched = [record for record in records if record.outcome != NOT_MEMORIZED]
+    if not localizer.settings.confirm_seeds:
+        return records
+    done: dict[str, PromptRecord] = {}
+    with bar(len(searched), "confirm", show_progress and processes.is_main) as progress:
+        for number in processes.deal(len(searched)):
+            record, work = searched[number], Work()
+            final = localizer.confirmation.final(record.prompt, neurons, work)
+            done[record.prompt] = record.with_final(final, work.as_json())
+            progress.update(number + 1 - progress.n)
+    everything: dict[str, PromptRecord] = {}
+    for some in processes.gather(done):
+        everything.update(some)
+    return [everything.get(record.prompt, record) for record in records]
 
 
 def usable_calibration(
@@ -179,9 +227,10 @@ def usable_calibration(
 
 
 def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
-    """What a prompt's record depends on. The batch size is left out: it does not change the result."""
+    """What a prompt's record depends on: not the batch size, nor what becomes of the records later."""
     settings = localizer.settings.as_json()
-    settings.pop("batch_size")
+    for name in ("batch_size", *AFTER_THE_RECORDS):
+        settings.pop(name)
     return {
         **({"images": localizer.images_digest} if localizer.images else {}),
         "settings": settings,
@@ -217,46 +266,3 @@ def _localize_all(
             progress.set_postfix(**spent, **stages, last=record.outcome)
             progress.update(number + 1 - progress.n)  # the others' are done or under way
     return records
-
-
-def _aggregated(localizer: PromptLocalizer, records: list[PromptRecord], how: dict[str, Any]) -> NeuronSet:
-    settings = localizer.settings
-    counted = {LOCALIZED, UNRESOLVED} if settings.include_unresolved else {LOCALIZED}
-    found = [record.refined for record in records if record.outcome in counted]
-    neurons = aggregate(found, how["minimum_prompts"], how["most_frequent"], how["per_layer"])
-    # Layers in the order of the signal, as a person expects them.
-    return NeuronSet({layer: neurons[layer] for layer in localizer.layers if layer in neurons})
-
-
-def _result(
-    localizer: PromptLocalizer,
-    corpus: PromptCorpus,
-    records: list[PromptRecord],
-    neurons: NeuronSet,
-    how: dict[str, Any],
-) -> Localization:
-    settings = localizer.settings
-    window = window_of(*localizer.latents.shape[-2:])
-    evidence = {
-        "model": localizer.model.source,
-        "fingerprint": dict(localizer.calibration.fingerprint),
-        "settings": settings.as_json(),
-        "thresholds": localizer.thresholds.as_json(),
-        "images": len(localizer.images),
-        "window": {"taps": window.taps, "sigma": window.sigma},
-        "calibration": localizer.calibration.summary(),
-        "aggregation": how,
-        "corpus": corpus.counts(),
-        "outcomes": {
-            outcome: sum(record.outcome == outcome for record in records)
-            for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
-        },
-        "reasons": {
-            reason: sum(record.details.get("reason") == reason for record in records)
-            for reason in (FALSE_ALARM, BY_NATURE)
-        },
-        "computes_in": localizer.model.type_name,
-        "versions": library_versions(),
-        "work": add_work([record.details["work"] for record in records]),
-    }
-    return Localization(neurons, records, evidence)

@@ -18,6 +18,7 @@ from surgery.localization import registry
 from surgery.localization.activations import activations, z_scores
 from surgery.localization.calibration import Calibration, predictor_of
 from surgery.localization.confirmation import Confirmation, rounded
+from surgery.localization.joint.attributed import AttributedDescent, attributed
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, UNRESOLVED, PromptRecord
 from surgery.localization.search.evaluation import Answer, PromptEvaluator
 from surgery.localization.search.fast import FastRefinement, Found
@@ -157,6 +158,9 @@ class PromptLocalizer:
         with work.stage("selection"):
             activation, z = self._activity(conditioning)
             descent = Descent(activation, z, self.settings)
+            if self.settings.selection == "attribution" and not descent.neurons(0):
+                descent = self._attributed(conditioning, descent)
+                z = dict(descent.z)
             selection = self._select(evaluator, descent, conditioning)
         with work.stage("refinement"):
             threshold = self._refinement_threshold(selection, evaluator)
@@ -168,8 +172,17 @@ class PromptLocalizer:
                     threshold = self._refinement_threshold(selection, evaluator)
                 found = FastRefinement(evaluator, selection, z, threshold).walk()
                 found.details["fell_back"] = True
+        if isinstance(descent, AttributedDescent):
+            found.details["evaluations_saved"] = descent.saved(found.neurons, evaluator.evaluations - 1)
         found.details["refinement_threshold"] = float(f"{threshold:.6g}")
         return selection, found
+
+    def _attributed(self, conditioning: Conditioning, descent: Descent) -> Descent:
+        work = self.predictor.work
+        with work.stage("attribution"):
+            return attributed(
+                self.model, self.layers, self.latents, conditioning, descent, self.settings, work
+            )
 
     def _activity(
         self, conditioning: Conditioning

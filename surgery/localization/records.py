@@ -41,9 +41,17 @@ class PromptRecord:
 
     @property
     def is_left(self) -> bool:
-        """Whether the memory is left: no set broke it, or its own or the final set not on fresh seeds."""
-        said = [(self.details.get(name) or {}).get("broken") for name in ("confirmed", "final")]
-        return self.outcome == UNRESOLVED or False in said
+        """Whether the memory is left: no set broke it, or its own or the final set not on fresh seeds.
+
+        Where the corpus has one joint mask, and the prompt was judged under it, that takes the place of what
+        its own set did.
+        """
+        said = {
+            name: (self.details.get(name) or {}).get("broken") for name in ("joint", "confirmed", "final")
+        }
+        if said["joint"] is not None:
+            return not said["joint"] or said["final"] is False
+        return self.outcome == UNRESOLVED or False in said.values()
 
     def with_final(self, final: Mapping[str, Any] | None, work: dict[str, Any]) -> PromptRecord:
         """This record with the confirmation of the corpus's set, and what that cost."""
@@ -116,6 +124,11 @@ class Localization:
             UsageError: the folder does not exist or cannot be written.
         """
         write_atomically(path, json_text(self.as_json()).encode())
+
+
+def with_joint(record: PromptRecord, joint: Mapping[str, Any] | None) -> PromptRecord:
+    """The record with what the joint mask does to its prompt; as it is, if it was not asked."""
+    return record if joint is None else replace(record, details={**record.details, "joint": dict(joint)})
 
 
 def aggregate(

@@ -15,6 +15,7 @@ from surgery.localization import registry
 from surgery.options import check_settings, setting
 
 STRATEGIES = ("fast", "reference")
+SELECTIONS = ("z-score", "attribution")
 SCORE_PROMPTS = 64  # how many ordinary prompts run through the denoiser in a calibration
 # These decide which numbers come out of the denoiser, so a calibration holds only where they agree.
 CALIBRATION_FIELDS = ("seeds", "seed", "inference_steps", "step_index", "guidance", "projection")
@@ -27,6 +28,16 @@ CONFIRMATION = "confirmation on fresh seeds"
 SECOND_LOOK = "second look at prompts that pass the gate"
 SCORING = "scoring"
 ONE_SET = "from prompts to one set (default: union over the localized prompts)"
+JOINT = "one mask for the corpus, searched jointly"
+# These say what becomes of the records, not what the records are.
+AFTER_THE_RECORDS = (
+    "joint",
+    "joint_seeds",
+    "joint_steps",
+    "joint_guidance",
+    "max_neurons",
+    "max_change",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class LocalizeSettings:
     - step_index: 1 is the second timestep, as in the published code.
     - confirm_seed: must differ from `seed`.
     - second_look, false_discovery_rate: see `surgery.localization.second_look`.
+    - selection, joint: see `surgery.localization.joint.attributed` and `surgery.localization.joint`.
     - confirm_pictures: see `surgery.localization.confirmation`; none where confirm_seeds is 0.
     - include_unresolved: without it, unresolved prompts are not refined either.
     """
@@ -178,6 +190,32 @@ class LocalizeSettings:
     include_unresolved: bool = setting(
         False, "refine the sets of unresolved prompts, and take them in too", group=ONE_SET
     )
+    selection: str = setting(
+        "z-score",
+        "what orders the candidates where no z-score reaches the first theta's",
+        group=METHOD,
+        metavar="NAME",
+        choices=SELECTIONS,
+    )
+    joint: bool = setting(False, "search one mask that breaks all memories together", group=JOINT)
+    joint_seeds: int = setting(
+        4, "seeds that each prompt is judged on in the joint search", group=JOINT, metavar="N", least=1
+    )
+    joint_steps: int = setting(4, "sampler steps of its pictures", group=JOINT, metavar="N", least=1)
+    joint_guidance: float | None = setting(
+        None, "classifier-free guidance of its pictures", group=JOINT, metavar="F", unset="off"
+    )
+    max_neurons: int | None = setting(
+        None, "give up prompts until so many neurons do", group=JOINT, metavar="N", least=1, unset="no limit"
+    )
+    max_change: float | None = setting(
+        None,
+        "give up prompts until the ordinary change, in seeds, is no more",
+        group=JOINT,
+        metavar="F",
+        least=0,
+        unset="no limit",
+    )
     spot_checks: bool = setting(True, "trust every answer that the fast strategy inferred", group=METHOD)
     batch_size: int = setting(
         32,
@@ -206,6 +244,15 @@ class LocalizeSettings:
             raise UsageError(
                 "confirm-seed", f"{self.seed} is the seed of the search", "fresh seeds need another one"
             )
+        if self.selection == "attribution" and self.strategy == "reference":
+            raise UsageError(
+                "selection", "the published loop knows no attribution", "drop --strategy reference"
+            )
+        for name, value in (("max-neurons", self.max_neurons), ("max-change", self.max_change)):
+            if value is not None and not self.joint:
+                raise UsageError(name, "limits the joint mask, and none is searched", "add --joint")
+        if self.joint and self.projection != "value":
+            raise UsageError("joint", "chooses value rows, and key layers are asked for", "drop one of them")
         if self.confirm_seeds == 1:
             raise UsageError(
                 "confirm-seeds", "one seed has no pair to be compared with", "give 0, or at least 2"

@@ -140,6 +140,18 @@ class NoisePredictor:
             conditioning = conditioning.select(torch.zeros(len(latents), dtype=torch.long))
         return self._in_batches(latents, conditioning, neurons, timestep, replay)
 
+    def predict_with_gradients(
+        self, latents: torch.Tensor, conditioning: Conditioning, timestep: int
+    ) -> torch.Tensor:
+        """As `predict`, nothing off, at any timestep, in one call, with gradients (`surgery.model.gates`).
+
+        The backward pass is counted beforehand: it costs about what two more forward passes would.
+        """
+        inputs = latents.to(self._device, self.model.dtype)
+        prediction = self._one_batch(inputs, conditioning, NeuronSet(), torch.tensor(timestep), None)
+        self.work.count(2 * len(inputs) * (1 if self.guidance is None else 2))
+        return prediction
+
     def _in_batches(
         self,
         latents: torch.Tensor,

@@ -43,6 +43,7 @@ class Localize(Step):
         return {
             "model": run.model_id(),
             "calibration": run.ledger.hashes.of(run.calibration_file),
+            "images": run.folder_id("images"),
             "settings": settings,
             "number type": run.number_type,
             "versions": library_versions(),
@@ -65,6 +66,7 @@ class Localize(Step):
             settings=recipe.localize.settings,
             calibration=run.calibration_file,
             journal=self.journal(run),
+            **run.pictures(request.prompts),
             show_progress=not request.quiet,
             **vars(recipe.aggregate),
             **shared(self.name, run.processes),

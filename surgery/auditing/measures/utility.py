@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from surgery.errors import UsageError
+from surgery.model.change import change_in_seeds, next_latents, path_timesteps
 from surgery.model.denoising import Conditioning, NoisePredictor, encode_prompts, latents_of_seeds
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
@@ -56,12 +57,6 @@ class OrdinaryChange:
     def total(self) -> float:
         """The mean over prompts."""
         return sum(self.by_prompt) / len(self.by_prompt)
-
-
-def path_timesteps(model: LiveModel, count: int) -> list[int]:
-    """`count` training timesteps, evenly spaced, from the noisiest down."""
-    total = int(model.pipeline.scheduler.config.num_train_timesteps)
-    return [round(total - 1 - position * total / count) for position in range(count)]
 
 
 def ordinary_change(
@@ -114,7 +109,6 @@ def _ratios_along_path(
     """P / S of one prompt at every position: float64 [timesteps]; latents are [seeds, channels, h, w]."""
     alphas = predictors[0].model.pipeline.scheduler.alphas_cumprod.double()
     latents = latents.double()
-    first, second = torch.triu_indices(len(latents), len(latents), offset=1)
     ratios = []
     for index, timestep in enumerate(positions):
         noises = []
@@ -122,12 +116,7 @@ def _ratios_along_path(
             predictor.timestep = torch.tensor(timestep)
             noises.append(predictor.predict(latents.float(), told).double().cpu())
         alpha = alphas[timestep]
-        added = noises[0] - latents / (1 - alpha).sqrt()
-        patch_squared = (noises[1] - noises[0]).square().flatten(1).mean(1).mean()
-        seed_squared = (added[first] - added[second]).square().flatten(1).mean(1).mean()
-        ratios.append((patch_squared / seed_squared.clamp_min(1e-24)).sqrt())
-        clean = (latents - (1 - alpha).sqrt() * noises[0]) / alpha.sqrt()
+        ratios.append(change_in_seeds(noises[0], noises[1], latents, alpha))
         if index + 1 < len(positions):
-            next_alpha = alphas[positions[index + 1]]
-            latents = next_alpha.sqrt() * clean + (1 - next_alpha).sqrt() * noises[0]
+            latents = next_latents(noises[0], latents, alpha, alphas[positions[index + 1]])
     return torch.stack(ratios)
