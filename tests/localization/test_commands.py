@@ -37,12 +37,21 @@ def common(prepared):
 def test_localize_writes_the_neurons_and_prints_a_table(prepared, planted_folder, tmp_path, capsys):
     output = tmp_path / "neurons.json"
     words = ["localize", str(planted_folder), "--prompts", str(prepared / "prompts.txt"), "-o", str(output)]
-    assert main([*words, *common(prepared)]) == 0
+    assert main([*words, *common(prepared), "--criterion", "seeds-diverge"]) == 0
     printed = capsys.readouterr()
     assert read_neurons(output) == NeuronSet.from_pairs(pair for pairs in PLANTED.values() for pair in pairs)
     assert [path.name for path in tmp_path.iterdir()] == ["neurons.json"]  # the journal is gone
     table = printed.out.splitlines()
-    assert table[0].split() == ["prompt", "outcome", "initial", "refined", "before", "after", "fresh"]
+    assert table[0].split() == [
+        "prompt",
+        "outcome",
+        "initial",
+        "refined",
+        "before",
+        "after",
+        "fresh",
+        "replicas",
+    ]
     assert sum(" localized " in line for line in table) == 5
     assert "6 neurons in 5 layers for 5 of 13 prompts" in printed.out
     assert "5 taps are used" in printed.err
@@ -200,7 +209,7 @@ LOCALIZE = ["localize", "{model}", "--prompts", "{prompts}", "-o", "{out}/neuron
         ([*LOCALIZE, "--calibration", "{prompts}"], "is not a calibration"),
         ([*LOCALIZE, "--calibration", "{out}/none"], "no such file"),
         ([*LOCALIZE, "--ordinary", "{empty}"], "holds no prompt"),
-        ([*LOCALIZE, "--calibration", "{calibration}", "--seed", "9"], "was made with seed 0, not 9"),
+        ([*LOCALIZE, "--calibration", "{calibration}", "--seed", "9"], "was made with seed 1, not 9"),
         ([*LOCALIZE, "--calibration", "{calibration}", "--journal", "{prompts}"], "is not a journal"),
         (["scan", "{model}", "--prompts", "{prompts}", "--detector", "nose"], "there is no 'nose'"),
         (["scan", "{model}", "--prompts", "{prompts}", "-o", "{out}/a/b"], "no such folder"),

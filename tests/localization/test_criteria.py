@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from surgery.localization import confirmation
 from surgery.localization.calibration import calibrate
 from surgery.localization.fixed import fixed_tiles
 from surgery.localization.localize import localize
@@ -17,6 +18,13 @@ from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
 
 SETTINGS = LocalizeSettings()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_in_all_their_steps(quick_pictures):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confirmation, "PICTURE_STEPS", 10)
+        yield
 
 
 @pytest.fixture(scope="module")
