@@ -77,8 +77,8 @@ def load_testbed(names: Sequence[str] | None) -> Testbed:
 
     import torch
 
-    from surgery.auditing.measures.pictures import reconstruct
     from surgery.hardening.material import neighbors_of
+    from surgery.measures.pictures import reconstruct
     from surgery.model.pipeline import load_pipeline
     from surgery.testbed.demo import training_images
     from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
@@ -158,9 +158,9 @@ def attacked(
     from surgery.auditing.attack.embedding import optimize_embeddings
     from surgery.auditing.attack.output import optimize_constants
     from surgery.auditing.drawing import Drawing
-    from surgery.auditing.measures.pictures import encode_pictures
     from surgery.hardening.pools import embedding_attack, output_attack
     from surgery.hardening.settings import HardenSettings
+    from surgery.measures.pictures import encode_pictures
     from surgery.model.conditioning import encode_prompts
     from surgery.model.injection import injected
 
@@ -212,9 +212,9 @@ def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Nam
     """All figures of one model."""
     from surgery.auditing.drawing import Drawing
     from surgery.auditing.measures.replication import generate, seed_similarity, similarities_to
-    from surgery.auditing.measures.similarity import named_similarity
     from surgery.auditing.measures.utility import ordinary_change
     from surgery.auditing.units import percentile
+    from surgery.measures.similarity import named_similarity
 
     started = time.perf_counter()
     model, cost = load_model(testbed, name, given)

@@ -36,10 +36,10 @@ import torch
 from surgery.corpus import as_corpus
 from surgery.localization import registry
 from surgery.localization.calibration import Calibration, calibrate, predictor_of
+from surgery.localization.discovery.sequential import SequentialScorer, SequentialTest
 from surgery.localization.localize import localize
 from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
-from surgery.localization.scan import prompt_scores
 from surgery.localization.search.evaluation import PromptEvaluator
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
@@ -161,8 +161,9 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
         with torch.no_grad():
             model.denoiser(tiled, predictor.timestep, encoder_hidden_states=conditioning.embeddings)
 
-    def scanned() -> None:
-        list(prompt_scores(predictor, captions, settings, "seeds-diverge"))
+    scanner = SequentialScorer(
+        predictor, registry.detector("seeds-diverge"), latents, SequentialTest.all_seeds(seeds)
+    )
 
     one = LocalizeSettings(seeds=prompts * seeds, batch_size=prompts * seeds, confirm_seeds=0)
     evaluator = PromptEvaluator(
@@ -174,7 +175,7 @@ def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
     timed = best_of(
         {
             "bare": bare,
-            "scan": scanned,
+            "scan": lambda: scanner(captions),
             "evaluation": lambda: evaluator.score(NeuronSet({layer: [1]})),
         }
     )

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import generate, measure
-from surgery.auditing.measures.similarity import DEFAULT, named_similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.localization.calibration import calibrate
 from surgery.localization.localize import localize
 from surgery.localization.registry import CRITERIA
 from surgery.localization.settings import LocalizeSettings
+from surgery.measures.pictures import reconstruct
+from surgery.measures.similarity import DEFAULT, named_similarity
 from surgery.model.ablation import ablate
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.sketches import own_guidance

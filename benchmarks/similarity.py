@@ -13,17 +13,18 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.similarity import SIMILARITIES
+from surgery.measures.similarity import SIMILARITIES, Similarity
 
 SIZES = (64, 256, 512)
 KINDS = 24  # pictures of each kind
 STRANGERS = 12  # compared with each picture
+PAIRS_AT_ONCE = 36  # at 512 pixels all of them would fill the memory
 
 
 def drawings(size: int) -> list[numpy.ndarray]:
@@ -140,8 +141,8 @@ WAYS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def as_tensor(pictures: list[Image.Image]) -> torch.Tensor:
-    """[count, 3, size, size] in [-1, 1]."""
-    return torch.stack([torch.from_numpy(numpy.array(one)).permute(2, 0, 1) for one in pictures]) / 127.5 - 1
+    """uint8 [count, 3, size, size]."""
+    return torch.stack([torch.from_numpy(numpy.array(one)).permute(2, 0, 1) for one in pictures])
 
 
 def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
@@ -150,7 +151,13 @@ def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
     return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item()
 
 
-def measure_size(size: int) -> list[dict[str, object]]:
+def compared(similarity: Similarity, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """[pairs], of uint8 pictures [pairs, 3, size, size]."""
+    parts = zip(first.split(PAIRS_AT_ONCE), second.split(PAIRS_AT_ONCE), strict=True)
+    return torch.cat([similarity(one / 127.5 - 1, other / 127.5 - 1) for one, other in parts])
+
+
+def measure_size(size: int, measures: Sequence[str]) -> list[dict[str, object]]:
     """The rows of one size."""
     random = numpy.random.default_rng(size)
     kinds = [drawings(size), scenes(size, random), textures(size, random)]
@@ -164,12 +171,13 @@ def measure_size(size: int) -> list[dict[str, object]]:
     ]
     one, other = (torch.tensor(places) for places in zip(*pairs, strict=True))
     rows: list[dict[str, object]] = []
-    for name, similarity in SIMILARITIES.items():
+    for name in measures:
+        similarity = SIMILARITIES[name]
         started = time.perf_counter()
-        strangers = similarity(tensor[one], tensor[other])
+        strangers = compared(similarity, tensor[one], tensor[other])
         seconds = time.perf_counter() - started
         for way, change in WAYS.items():
-            copies = similarity(as_tensor([change(picture) for picture in originals]), tensor)
+            copies = compared(similarity, as_tensor([change(picture) for picture in originals]), tensor)
             rows.append(
                 {
                     "size": size,
@@ -190,9 +198,10 @@ def main() -> int:
     """The command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--measures", nargs="+", default=list(SIMILARITIES), choices=list(SIMILARITIES))
     parser.add_argument("--json", action="store_true")
     parsed = parser.parse_args()
-    rows = [row for size in parsed.sizes.split(",") for row in measure_size(int(size))]
+    rows = [row for size in parsed.sizes.split(",") for row in measure_size(int(size), parsed.measures)]
     if parsed.json:
         print(json.dumps(rows))
         return 0

@@ -23,10 +23,10 @@ import numpy
 import torch
 
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import reconstruct, to_unit_range
 from surgery.auditing.measures.replication import generate, measure, seed_similarity, similarities_to
-from surgery.auditing.measures.similarity import DEFAULT, SIMILARITIES, named_similarity
 from surgery.localization.ms_ssim import pairwise_scores, window_of
+from surgery.measures.pictures import reconstruct, to_unit_range
+from surgery.measures.similarity import DEFAULT, SIMILARITIES, named_similarity
 from surgery.model.ablation import ablate
 from surgery.model.denoising import NoisePredictor, encode_prompts, noise_differences, seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline

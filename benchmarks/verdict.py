@@ -8,20 +8,26 @@ Audits of the planted images, with the embedded testbed as SOURCE each time. PAT
 4. hardened: an edit that hardened the whole denoiser, `--hardened EDIT`; whatever is true;
 5. twin: the same training without the planted images; the truth is `removed` for every memory.
 
-The table verdict x model x attack is printed, with the scores behind it. Audits run side by side, one thread
-each. `--memories 6 --attack output` gives a first look in minutes; the defaults take hours on two cores.
+The table verdict x model x attack is printed, with the scores behind it. To keep it affordable,
+
+- each model is attacked as far as its word takes (`PLANS`): that an image is hidden needs one attack that
+  finds it and a few controls, that it is removed all of them and 19 controls;
+- the attacks on SOURCE, and those on the twin, are made once: audits of one folder share them;
+- four memories are audited; `--memories` names others.
+
+Audits run one after the other on one thread and go on where they were ended: give the same `-o FOLDER`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -32,6 +38,35 @@ TWIN = ROOT / "tests" / "data" / "twin.safetensors"
 MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
 
 
+MEMORIES = ("house", "city", "flag", "sunset")  # `city` is the one that short embedding attacks do not find
+FINDING, ALL = 2, 19  # controls: for a word that rests on a picture drawn; for one that rests on ranks
+TRUTH = {
+    "unpatched": "still replicates",
+    "zeroed": "hidden, not removed",
+    "closed": "hidden, not removed",
+    "twin": "removed",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is audited: attacks, controls, steps of `output`, and whether the twin is the floor."""
+
+    attack: tuple[str, ...]
+    controls: int
+    output: str = "50"
+    floor: bool = False
+
+
+PLANS = {
+    "unpatched": Plan((), FINDING),
+    "zeroed": Plan(("output",), FINDING, "12"),
+    "closed": Plan(("output",), FINDING, "12"),
+    "twin": Plan(("output", "embedding"), ALL),
+    "hardened": Plan(("output", "embedding"), ALL, floor=True),
+}
+
+
 @dataclass(frozen=True)
 class Job:
     """One audit: which model is PATCHED, and the sizes."""
@@ -40,7 +75,8 @@ class Job:
     planted: str
     patched: str
     output: str
-    memories: int | None
+    memories: Sequence[str]
+    controls: int
     twin: str | None
     options: Mapping[str, Any]
 
@@ -72,12 +108,14 @@ def run_job(job: Job) -> dict[str, Any]:
     from control_drawings import DRAWINGS, control_pictures
 
     from surgery.auditing.audit import audit
-    from surgery.auditing.measures.pictures import to_bytes_range
     from surgery.auditing.settings import AuditSettings
+    from surgery.auditing.store import Store
+    from surgery.measures.pictures import to_bytes_range
     from surgery.testbed.demo import training_images
     from surgery.testbed.load import read_ground_truth
 
-    memories = read_ground_truth(job.planted)[: job.memories]
+    Store.remove = lambda self: None  # type: ignore[method-assign]  # other audits go on from it
+    memories = [one for one in read_ground_truth(job.planted) if one.name in job.memories]
     images = training_images(memories)
     started = time.perf_counter()
     result = audit(
@@ -92,7 +130,7 @@ def run_job(job: Job) -> dict[str, Any]:
         },
         control_images={
             name: to_bytes_range(torch.from_numpy(picture))
-            for name, picture in zip(DRAWINGS, control_pictures(), strict=True)
+            for name, picture in list(zip(DRAWINGS, control_pictures(), strict=True))[: job.controls]
         },
         twin=None if job.twin is None else load_variant(job.planted, job.twin),
         output=job.output,
@@ -106,6 +144,33 @@ def run_job(job: Job) -> dict[str, Any]:
         "names": names,
         "wall_seconds": time.perf_counter() - started,
     }
+
+
+def share(folder: Path, job: Job) -> None:
+    """Give an audit what earlier ones of the folder measured of the same models, and it would measure again.
+
+    SOURCE is the same in all of them; the twin is PATCHED in its own audit and the floor of others.
+    """
+    from surgery.auditing.settings import AuditSettings
+
+    options = json.loads(json.dumps(AuditSettings(**job.options).measured_with()))
+    own = Path(job.output) / "state"
+    for other in MODELS:
+        state = folder / other / "state"
+        if other == job.name or not (state / "header.json").is_file():
+            continue
+        header = json.loads((state / "header.json").read_text())
+        if {**header["settings"], "attack": options["attack"]} != options:
+            continue
+        own.mkdir(parents=True, exist_ok=True)
+        for unit in state.glob("*-*-*.json"):
+            attack, side, number = unit.stem.rsplit("-", 2)
+            names = {"source": "source"}
+            if other == "twin" and job.twin is not None:
+                names |= {"patched": "twin", "control": "control-twin"}
+            target = own / f"{attack}-{names.get(side)}-{number}.json"
+            if side in names and not target.exists():
+                shutil.copy(unit, target)
 
 
 def patched_folder(planted: str, folder: Path) -> str:
@@ -133,10 +198,12 @@ def print_table(documents: list[dict[str, Any]]) -> None:
     """Verdict x model, then attack x model, then each prompt's scores."""
     from surgery.auditing.judgement.verdict import WORDS
 
-    print(f"\n{'model':<10} " + " ".join(f"{word:>20}" for word in WORDS) + "   checkpoint")
+    print(f"\n{'model':<10} " + " ".join(f"{word:>20}" for word in WORDS) + "   right  checkpoint")
     for document in documents:
         counts = " ".join(f"{document['counts'][word]:>20}" for word in WORDS)
-        print(f"{document['job']:<10} {counts}   {document['phrase']}")
+        truth = TRUTH.get(document["job"])
+        right = f"{document['counts'][truth]} of {len(document['names'])}" if truth else "-"
+        print(f"{document['job']:<10} {counts} {right:>7}  {document['phrase']}")
     print(f"\n{'model':<10} {'attack':<14} {'brought back':>13} {'median':>7} {'highest':>8} {'controls':>9}"
           f" {'their highest':>14} {'forwards':>10} {'seconds':>8}")  # fmt: skip
     for document in documents:
@@ -153,6 +220,50 @@ def print_table(documents: list[dict[str, Any]]) -> None:
             )
     for document in documents:
         print_prompts(document)
+
+
+def evidence_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the verdicts of one audit were drawn from: the fields of `Evidence` and `AttackEvidence`."""
+    found = []
+    for entry in document["prompts"]:
+        attacks = []
+        for name, attack in entry["attacks"].items():
+            summary = document["attacks"][name]
+            known = {side: attack[side] or {} for side in ("source", "patched", "twin")}
+            attacks.append(
+                {
+                    **{part: summary[part] for part in ("effort", "passes_edit", "learns", "shortfall")},
+                    "name": name,
+                    **{side: one.get("score") for side, one in known.items()},
+                    "highest": known["patched"].get("highest"),
+                    "twin_highest": known["twin"].get("highest"),
+                    "controls": summary["controls"]["scores"],
+                    "controls_highest": max(summary["controls"]["highest"], default=None),
+                    "controls_twin": summary["controls"]["twin_scores"],
+                }
+            )
+        replication = entry["replication"]
+        found.append(
+            {
+                "before": replication["before"]["share"],
+                "after": replication["after"]["share"],
+                "tried": document["settings"]["seeds"],
+                "attacks": attacks,
+            }
+        )
+    return found
+
+
+def record(file: Path, documents: list[dict[str, Any]]) -> None:
+    """Write what the verdicts were drawn from; models that were recorded before and not audited now stay."""
+    known = json.loads(file.read_text())["models"] if file.exists() else {}
+    found = {document["job"]: evidence_of(document) for document in documents}
+    recorded = {
+        "similarity": documents[0]["similarity"],
+        "memories": documents[0]["names"],
+        "models": {**known, **found},
+    }
+    file.write_text(json.dumps(recorded, indent=1) + "\n")
 
 
 def attack_scores(document: dict[str, Any], name: str) -> list[float]:
@@ -185,6 +296,11 @@ def shown(unit: dict[str, Any] | None) -> str:
     return f"{unit['score']:.2f}" if unit else ""
 
 
+def steps_of(words: str) -> tuple[int, ...]:
+    """The points of a curve."""
+    return tuple(int(word) for word in words.split(","))
+
+
 def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
     """The settings of every audit, from the command line."""
     options: dict[str, Any] = {
@@ -192,16 +308,16 @@ def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
         "steps": parsed.steps,
         "guidance": parsed.guidance,
         "restarts": parsed.restarts,
-        "attack": tuple(parsed.attack.split(",")) if parsed.attack else (),
         "attack_guidance": tuple(float(word) for word in parsed.attack_guidance.split(",")),
         "attack_seeds": parsed.attack_seeds,
         "ordinary": parsed.ordinary,
         "canaries": parsed.canaries,
+        "more_seeds": 0,
         "batch_size": 32,
     }
     for name in ("curve", "output_curve", "relearn_curve", "revive_curve", "latent_curve"):
         if (given := getattr(parsed, name)) is not None:
-            options[name] = tuple(int(step) for step in given.split(","))
+            options[name] = steps_of(given)
     for name in ("similarity", "sscd"):
         if getattr(parsed, name) is not None:
             options[name] = getattr(parsed, name)
@@ -221,13 +337,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hardened", help="edit of rung 2, pipeline folder or UNet weights")
     parser.add_argument("-o", "--output", help="keep the audits here (default: a temporary folder)")
     parser.add_argument("--models", nargs="+", default=["unpatched", "zeroed", "twin"], choices=MODELS)
-    parser.add_argument("--against-twin", action="store_true", help="give every audit the twin as its floor")
-    parser.add_argument("--memories", type=int, help="only the first N")
-    parser.add_argument("--attack", default="embedding,output", help="names; '' for none")
+    parser.add_argument("--memories", nargs="+", default=list(MEMORIES), metavar="NAME")
+    parser.add_argument("--attack", help="these for every attacked model, instead of what its word takes")
     parser.add_argument("--attack-guidance", default="1,3")
     parser.add_argument("--guidance", type=float, default=1.0, help="the pipeline's own")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--restarts", type=int, default=1)
     parser.add_argument("--curve", default="0,50,200")
     for name in ("output", "relearn", "revive", "latent"):
@@ -236,37 +351,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--canaries", type=int, default=0)
     parser.add_argument("--similarity", default=None, help="default: the package's")
     parser.add_argument("--sscd", default=None, help="SSCD file instead")
-    parser.add_argument("--ordinary", type=int, default=12)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--ordinary", type=int, default=2)
+    parser.add_argument("--record", metavar="FILE", help="what the verdicts were drawn from, for the tests")
     parser.add_argument("--json", action="store_true", help="print the documents")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run the audits side by side, print the tables."""
+    """Run the audits one after the other, print the tables."""
     parsed = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
-    options = audit_options(parsed)
+    options, documents = audit_options(parsed), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(parsed.output or temporary)
         folder.mkdir(parents=True, exist_ok=True)
         paths = model_paths(parsed, folder)
-        jobs = [
-            Job(
-                name,
-                parsed.planted,
-                paths[name],
-                str(folder / name),
-                parsed.memories,
-                parsed.twin if parsed.against_twin else None,
-                options if name != "unpatched" else {**options, "attack": ()},
+        for name in parsed.models:
+            plan = PLANS[name]
+            attack = tuple(parsed.attack.split(",")) if parsed.attack and plan.attack else plan.attack
+            job = Job(
+                name=name,
+                planted=parsed.planted,
+                patched=paths[name],
+                output=str(folder / name),
+                memories=parsed.memories,
+                controls=plan.controls,
+                twin=parsed.twin if plan.floor else None,
+                options={"output_curve": steps_of(plan.output), **options, "attack": attack},
             )
-            for name in parsed.models
-        ]
-        with multiprocessing.get_context("spawn").Pool(min(parsed.processes, len(jobs))) as pool:
-            documents = pool.map(run_job, jobs, chunksize=1)
-        if parsed.output:
-            (folder / "verdict.json").write_text(json.dumps(documents, indent=1))
+            share(folder, job)
+            documents.append(run_job(job))
+            (folder / f"{name}.json").write_text(json.dumps(documents[-1], indent=1))
+            if not parsed.json:
+                print_table(documents[-1:])
+    if parsed.record:
+        record(Path(parsed.record), documents)
     if parsed.json:
         print(json.dumps(documents))
     else:

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -34,6 +33,7 @@ DOCUMENTED = {
     "neurons": formats.NEURONS,
     "calibration": formats.CALIBRATION,
     "journal": formats.JOURNAL,
+    "scan-journal": formats.SCAN_JOURNAL,
     "scan": formats.SCAN,
     "edit": formats.EDIT,
     "hardening": formats.HARDENING,
@@ -41,6 +41,7 @@ DOCUMENTED = {
     "manifest": formats.MANIFEST,
     "audit": formats.AUDIT,
     "audit-state": formats.AUDIT_STATE,
+    "apply-state": formats.APPLY_STATE,
     "demo": formats.DEMO,
     "planted": formats.PLANTED,
 }
@@ -65,7 +66,9 @@ def regions() -> dict[str, Callable[[], str]]:
         "formats": format_overview,
         **{f"format-{name}": partial(format_table, one) for name, one in DOCUMENTED.items()},
         "recipe-keys": recipe_table,
-        "recipe-localize": recipe_settings_table,
+        **{
+            f"recipe-{name}": partial(recipe_settings_table, name) for name in ("localize", "harden", "audit")
+        },
         "rooms": room_table,
     }
 
@@ -262,7 +265,7 @@ def refused_name_table() -> str:
 
 def similarity_table() -> str:
     """The similarity measures that need no weights."""
-    from surgery.auditing.measures.similarity import DEFAULT, SIMILARITIES
+    from surgery.measures.similarity import DEFAULT, SIMILARITIES
 
     rows = [
         (
@@ -326,33 +329,36 @@ def _meaning(field: formats.FormatField) -> str:
 
 def recipe_table() -> str:
     """The keys of a recipe: types and defaults from the dataclasses, meanings from `surgery.formats`."""
-    from surgery import recipe
+    from surgery.applying import recipe
+    from surgery.applying.strict import settings_of
 
     meanings = {one.path: one for one in formats.RECIPE.fields}
-    rows = [("`format`", "text", "required", f'always `"{recipe.FORMAT}"`')]
+    rows = [("`format`", "text", "required", meanings["format"].meaning)]
     rows.append(("`description`", "text", "", meanings["description"].meaning))
-    sections: dict[str, Any] = {
-        "model": recipe.ModelSection,
-        "corpus": recipe.CorpusSection,
-        "aggregate": recipe.AggregateSection,
-    }
-    for section, kind in sections.items():
+    for section, kind in recipe.SECTIONS.items():
         for field in dataclasses.fields(kind):
+            if settings_of(field):  # of a command, in a table of their own
+                described = meanings[f"{section}.*"]
+                rows.append((f"`[{section}] ...`", "", "", described.meaning))
+                continue
             described = meanings[f"{section}.{field.name}"]
             rows.append(
                 (f"`[{section}] {field.name}`", described.type, _toml(field.default), described.meaning)
             )
-    rows.append(("`[localize] ...`", "", "", "any setting of the next table"))
+    rows.append(("`[card.fields] ...`", "", "", meanings["card.fields.*"].meaning))
+    rows.append(("`audit = false`", "boolean", "", "there is to be no audit: a decision, in a review"))
     return table(("key", "type", "default", "meaning"), rows)
 
 
-def recipe_settings_table() -> str:
-    """The keys of `[localize]`: the fields of `LocalizeSettings`, with what the command's help says."""
-    from surgery.localization.settings import LocalizeSettings
+def recipe_settings_table(command: str) -> str:
+    """The keys of `[localize]`, `[harden]` or `[audit]`: settings, with what the command's help says."""
+    from surgery.applying.recipe import SECTIONS
+    from surgery.applying.strict import settings_of
 
-    options = {one.dest: one for one in command_options("localize")}
+    options = {one.dest: one for one in command_options(command)}
     rows = []
-    for field in dataclasses.fields(LocalizeSettings):
+    (settings,) = filter(None, map(settings_of, dataclasses.fields(SECTIONS[command])))
+    for field in dataclasses.fields(settings):
         option = options.get(field.name)
         meaning, default = (option.meaning, option.default) if option else ("", "")
         written = option.written.split(" ")[0].strip("`") if option else ""
@@ -361,7 +367,7 @@ def recipe_settings_table() -> str:
         if field.default is not None:
             default = f"`{_toml(field.default)}`"
         rows.append((f"`{field.name}`", f"`{written}`" if written else "", default, meaning))
-    return table(("key", "option of `localize`", "default", "meaning"), rows)
+    return table(("key", f"option of `{command}`", "default", "meaning"), rows)
 
 
 def _toml(value: object) -> str:

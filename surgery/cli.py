@@ -23,7 +23,7 @@ COMMANDS = {
     "demo": "the whole job on the embedded testbed: localize, patch, diff, and a picture of the difference",
     "calibrate": "measure what ordinary prompts look like in a model: the thresholds of localize and scan",
     "scan": "rank a large prompt corpus by how memorized each prompt looks",
-    "apply": "localize, patch and diff as a recipe says",
+    "apply": "the whole job as a recipe says: localize, patch, diff, audit, card, verify; resumable",
     "localize": "find the memorization neurons of a prompt corpus",
     "plan": "what a set of neurons would buy, prompt by prompt, and at which price; with a picture",
     "inspect": "say what a checkpoint is made of, and what patch would do with each file",

@@ -8,11 +8,11 @@ import torch
 from surgery.auditing.attack.registry import attack_class
 from surgery.auditing.findings import AttackFindings, Findings
 from surgery.auditing.judgement.verdict import decide, decide_checkpoint
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.sensitivity import Sensitivity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import AttackPair, AttackUnit, DrawnSeeds, OrdinaryUnit, ReplicationUnit
+from surgery.measures.similarity import named_similarity
+from surgery.measures.subjects import Subject
 from surgery.neurons import NeuronSet
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -65,6 +65,7 @@ def attack_findings(name, left, settings, twin=False, blind=False):
         passes_edit=attack.passes_edit,
         learns=attack.learns,
         counts=attack.informative,
+        shortfall=attack.shortfall,
         controls=floors,
         controls_twin=floors if twin else (),
         pairs=[AttackPair(unit(0.9), unit(one), unit(0.02) if twin else None) for one in left],

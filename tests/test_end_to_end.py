@@ -113,15 +113,28 @@ def test_step_by_step_with_the_commands(tmp_path):
 def test_a_recipe_does_the_whole_job(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(TRUTH["boat"].caption + "\n")
-    recipe = Path(__file__).parent.parent / "recipes" / "testbed.toml"
+    shipped = Path(__file__).parent.parent / "recipes" / "testbed.toml"
+    text = shipped.read_text().replace('"../surgery/testbed', f'"{shipped.parent.parent}/surgery/testbed')
+    for name, few in (
+        ("[localize]\n", "[calibrate]\nscore_prompts = 6\n[localize]\nseeds = 4\nconfirm_seeds = 2\n"),
+        ("\nseeds = 4\nmore", "\nseeds = 2\nmore"),
+        ("steps = 20\nordinary = 4\n", "steps = 4\nordinary = 1\n"),
+    ):
+        assert name in text
+        text = text.replace(name, few)
+    recipe = tmp_path / "testbed.toml"
+    recipe.write_text(text)
     done = surgery("apply", recipe, "--prompts", prompts, "-o", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["prompts"] == 1
     assert summary["neurons"] >= 1
-    found = set(read_neurons(tmp_path / "out.neurons.json").pairs())
+    assert [step["name"] for step in summary["steps"]] == [
+        "calibrate", "localize", "patch", "diff", "audit", "card", "verify",
+    ]  # fmt: skip
+    found = set(read_neurons(tmp_path / "out.evidence" / "neurons.json").pairs())
     assert found <= set(TRUTH["boat"].neurons.pairs())
-    assert (tmp_path / "out" / "unet").is_dir()
+    assert surgery("verify", tmp_path / "out", "--source", PLANTED_FOLDER).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import copy
 import json
 import struct
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import made_up_findings
 import planted_model
 import pytest
 import torch
+from PIL import Image
 
 import surgery
 from surgery import formats
@@ -121,16 +122,17 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def calibration(model):
-    return calibrate(model, CAPTIONS, SEARCH, score_prompts=4)
+    return calibrate(model, CAPTIONS, SEARCH, score_prompts=len(CAPTIONS))
 
 
 @pytest.fixture(scope="module")
 def localized(model, calibration, tmp_path_factory):
     """(the document of neurons.json, the lines of the journal)"""
     folder = tmp_path_factory.mktemp("localized")
+    alike = "v w x"  # by nature: whatever word is dropped, the others draw one picture
     found = surgery.localize(
         model,
-        CORPUS,
+        [*CORPUS, alike],
         settings=replace(SEARCH, joint=True, joint_seeds=2, joint_steps=1),
         calibration=calibration,
         journal=folder / "journal",
@@ -153,7 +155,15 @@ def test_the_journal_is_described(localized):
     described = Described(RECORD)
     for record in records:
         described.check(record)
+    described.seen.add("second_look.corrected")  # known when the corpus has been seen: not in the journal
     described.assert_complete()
+
+
+def test_the_journal_of_a_scan_is_described(model, calibration, tmp_path):
+    scan(model, CORPUS, settings=SEARCH, calibration=calibration, journal=tmp_path / "journal")
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
 
 
 def test_the_calibration_is_described(model, calibration, tmp_path):
@@ -167,9 +177,18 @@ def test_the_calibration_is_described(model, calibration, tmp_path):
     assert all(tensor["dtype"] == "F32" and len(tensor["shape"]) == 1 for tensor in header.values())
 
 
-def test_the_ranking_is_described(model, calibration):
-    records = scan(model, CORPUS, settings=SEARCH, calibration=calibration).records
+def test_the_ranking_and_its_journal_are_described(model, calibration, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in (1, 2):
+        Image.linear_gradient("L").save(images / f"{number}.png")
+    records = scan(
+        model, CORPUS, settings=SEARCH, calibration=calibration, images=images, journal=tmp_path / "journal"
+    ).records
     held_against(formats.SCAN, *(record.as_json() for record in records)).assert_complete()
+    header, *lines = [json.loads(line) for line in (tmp_path / "journal").read_text().splitlines()]
+    held_against(formats.SCAN_JOURNAL, header).assert_complete()
+    held_against(formats.SCAN, *lines).assert_complete()
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +201,7 @@ def hardened(model, tmp_path_factory):
     )  # fmt: skip
 
 
-def test_the_manifest_is_described(model, hardened, tmp_path):
+def test_the_manifest_is_described(model, hardened, localized, tmp_path):
     source = Path(model.source)
     (source / "unet" / "model.onnx").write_bytes(b"x")  # left out, with its reason
     (source / "sample.png").write_bytes(b"x")  # left out, only counted
@@ -198,7 +217,12 @@ def test_the_manifest_is_described(model, hardened, tmp_path):
         "prompts": [{"id": "p0123456789ab", "verdict": "removed", "phrase": "removed"}],
         "models": {"patched": {"sha256": {Path(weights["path"]).name: weights["sha256"]}}},
     }  # fmt: skip
-    recorded = surgery.record_audit(tmp_path / "out", audit)
+    audited = audit_document(made_up_findings.findings({"embedding": [0.02, 0.9]}, AUDIT), False)
+    audit |= {name: audited[name] for name in ("settings", "similarity", "versions")}
+    guided = {"settings": {**localized[0]["settings"], "guidance": 3.0}}
+    layers = {"layers": {layer: [row] for layer, row in rows.items()}}
+    (tmp_path / "neurons.json").write_text(json.dumps(localized[0] | guided | layers))
+    recorded = surgery.record_audit(tmp_path / "out", audit, neurons=tmp_path / "neurons.json")
     held_against(formats.MANIFEST, manifest, other, recorded).assert_complete()
 
 
@@ -248,18 +272,26 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     held_against(formats.AUDIT_STATE, header).assert_complete()
 
 
-def test_the_recipe_is_described_key_by_key():
-    from surgery import recipe
+def test_recipes_are_described():
+    for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.toml")):
+        document = tomllib.loads(path.read_text())
+        if document.get("audit") is False:
+            del document["audit"]
+        held_against(formats.RECIPE, document)
 
-    example = tomllib.loads((Path(__file__).parent.parent / "recipes" / "testbed.toml").read_text())
-    held_against(formats.RECIPE, example)
-    sections = {
-        "model": recipe.ModelSection,
-        "corpus": recipe.CorpusSection,
-        "aggregate": recipe.AggregateSection,
-    }
-    known = {f"{name}.{one.name}" for name, section in sections.items() for one in fields(section)}
-    assert {one.path for one in formats.RECIPE.fields} == known | {"format", "description", "localize.*"}
+
+def test_the_state_of_an_application_is_described(tmp_path):
+    """Of neurons that are given: no model is run."""
+    memory = read_ground_truth()[0]
+    neurons = {"format": formats.NEURONS.tag, "layers": memory.neurons.as_json()}
+    (tmp_path / "neurons.json").write_text(json.dumps(neurons))
+    (tmp_path / "recipe.toml").write_text(
+        f'format = "{formats.RECIPE.tag}"\naudit = false\n[model]\nsource = "{PLANTED_FOLDER.resolve()}"\n'
+        '[localize]\nneurons = "neurons.json"\n'
+    )
+    surgery.apply_recipe(tmp_path / "recipe.toml", tmp_path / "out")
+    state = json.loads((tmp_path / "out.evidence" / "state.json").read_text())
+    held_against(formats.APPLY_STATE, state).assert_complete()
 
 
 def test_the_demo_is_described(tmp_path, monkeypatch):
@@ -299,17 +331,20 @@ def test_a_field_that_nobody_described_is_noticed(localized):
 
 
 def test_tags_are_those_that_the_code_writes():
-    from surgery import neurons, recipe
+    from surgery import neurons
+    from surgery.applying import ledger, recipe
     from surgery.auditing import store
     from surgery.auditing.report import document
     from surgery.checkpoint.edit import edit_file, manifest
     from surgery.hardening import harden, state
     from surgery.localization import calibration_file, journal
+    from surgery.localization.discovery import ranking
 
     modules = (
-        neurons, recipe, store, document, manifest, calibration_file, journal, edit_file, harden, state,
+        neurons, recipe, ledger, store, document, manifest, calibration_file, edit_file, harden, state,
     )  # fmt: skip
-    written = {module.FORMAT for module in modules} | {"surgery.demo/1", "surgery.planted/1"}
+    journals = {journal.OF_LOCALIZE.tag, ranking.OF_SCAN.tag}
+    written = {module.FORMAT for module in modules} | journals | {"surgery.demo/1", "surgery.planted/1"}
     assert {one.tag for one in FORMATS} == written | {""}
     for one in FORMATS:
         assert one.public.startswith(("Yes", "No")), one.name

@@ -1,26 +1,31 @@
-"""Every attack that an audit is asked for, in turn: controls, canaries, prompts.
+"""Every attack that an audit is asked for: controls, canaries, prompts.
 
 Only prompts that SOURCE replicates and PATCHED no longer does are attacked: of the others nothing would be
-learned. A short budget tells most in this order: the cheap question of whether an attack can see at all comes
-before what it sees.
+learned. A short budget tells most in this order, attack after attack: the cheap question of whether an attack
+can see at all comes before what it sees. Without a limit the order tells nothing. Then everything that needs
+no canaries is dealt out while one process teaches them, and the attacks on canaries come last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from surgery.auditing.attack.protocol import Attack
 from surgery.auditing.attack.registry import attack_class
-from surgery.auditing.attack.stages import Surroundings, attack_canaries, attack_controls, attack_subjects
-from surgery.auditing.canaries import CanaryModels, canary_models
+from surgery.auditing.attack.stages import Surroundings, canary_jobs, control_jobs, subject_jobs
+from surgery.auditing.bench import Job
+from surgery.auditing.canaries import Canaries
 from surgery.auditing.controls import Control, captioned, make_controls
 from surgery.auditing.findings import AttackFindings
 from surgery.auditing.inputs import Prepared
 from surgery.auditing.judgement.statistics import critical_score
 from surgery.auditing.judgement.verdict import attack_wanted
 from surgery.auditing.sensitivity import Sensitivity
+from surgery.auditing.units import AttackPair, AttackUnit
 
 
 def run_attacks(prepared: Prepared) -> None:
@@ -37,61 +42,122 @@ def run_attacks(prepared: Prepared) -> None:
     if controls is None:
         controls = make_controls(bench, prompts, settings.controls)
     canaries = _canaries(prepared, len(controls))
-    found = []
-    for attack in [attack_class(name).from_settings(settings) for name in settings.attack]:
-        found.append(_run(prepared, attack, controls, around, wanted, canaries))
-        findings.attacks = tuple(found)
+    plans = [
+        _Plan(prepared, attack_class(name).from_settings(settings), controls, around, wanted, canaries)
+        for name in settings.attack
+    ]
+    teaching = [] if canaries is None else canaries.jobs()
+    if bench.budget.limit is None:
+        found = bench.measured([*teaching, *(job for plan in plans for job in plan.others)])
+        _learn(canaries, found)
+        found |= bench.measured([job for plan in plans for job in plan.on_canaries])
+    else:
+        found = bench.measured(teaching)
+        _learn(canaries, found)
+        found |= bench.measured([job for plan in plans for job in plan.in_order])
+    findings.attacks = tuple(plan.findings(found) for plan in plans)
 
 
-def _run(
-    prepared: Prepared,
-    attack: Attack,
-    controls: Sequence[Control],
-    around: Surroundings,
-    wanted: Sequence[bool],
-    canaries: CanaryModels | None,
-) -> AttackFindings:
-    bench = prepared.bench
-    on_patched = attack_controls(bench, attack, controls, around)
-    on_twin = attack_controls(bench, attack, controls, around, "twin") if bench.twin is not None else []
-    sensitivity = None
-    counts = attack.informative or bench.base is not None
-    # a donor holds no canary: whatever is taken from it, none comes back
-    if canaries is not None and attack.informative:
-        before, weakly = (
-            attack_canaries(bench, attack, canaries.taken, around, model, stage)
-            for model, stage in ((canaries.before, "before"), (canaries.weakly_edited, "edited"))
+@dataclass(frozen=True)
+class _Plan:
+    """All that one attack attacks; `wanted` says of each prompt whether it is among it."""
+
+    prepared: Prepared
+    attack: Attack
+    given: Sequence[Control]
+    around: Surroundings
+    wanted: Sequence[bool]
+    canaries: Canaries | None
+
+    @property
+    def in_order(self) -> list[Job]:
+        """Everything, as a short budget tells most."""
+        return [*self.controls, *self.controls_twin, *self.on_canaries, *self.subjects]
+
+    @property
+    def others(self) -> list[Job]:
+        """Everything that needs no canary."""
+        return [*self.controls, *self.controls_twin, *self.subjects]
+
+    @property
+    def controls(self) -> list[Job]:
+        return control_jobs(self.prepared.bench, self.attack, self.given, self.around)
+
+    @property
+    def controls_twin(self) -> list[Job]:
+        if self.prepared.bench.twin is None:
+            return []
+        return control_jobs(self.prepared.bench, self.attack, self.given, self.around, "twin")
+
+    @property
+    def subjects(self) -> list[Job]:
+        return subject_jobs(self.prepared.bench, self.attack, self.around, self.wanted)
+
+    @property
+    def on_canaries(self) -> list[Job]:
+        """Those on canaries, before and after the weak edit; to be asked for once they are taught."""
+        return [*self._on_canaries("before"), *self._on_canaries("edited")]
+
+    def findings(self, found: Mapping[str, Any]) -> AttackFindings:
+        """What came of it, as far as the budget went."""
+        bench = self.prepared.bench
+        on_patched = _made(self.controls, found)
+        sensitivity = None
+        if self.canaries is not None and self.attack.informative:
+            scores = [unit.score() for unit in on_patched]
+            sensitivity = Sensitivity(
+                wanted=bench.settings.canaries,
+                took=len(self.canaries.taken),
+                critical=critical_score(scores, bench.settings.alpha),
+                threshold=bench.similarity.threshold,
+                before=_made(self._on_canaries("before"), found),
+                weakly_edited=_made(self._on_canaries("edited"), found),
+            )
+        return AttackFindings(
+            name=self.attack.name,
+            effort=self.attack.effort,
+            passes_edit=self.attack.passes_edit,
+            learns=self.attack.learns,
+            counts=self.attack.informative or bench.base is not None,
+            shortfall=self.attack.shortfall,
+            controls=on_patched,
+            controls_twin=_made(self.controls_twin, found),
+            pairs=[self._pair(index, found) for index in range(len(self.around.subjects))],
+            canaries=sensitivity,
         )
-        scores = [unit.score() for unit in on_patched]
-        sensitivity = Sensitivity(
-            wanted=bench.settings.canaries,
-            took=len(canaries.taken),
-            critical=critical_score(scores, bench.settings.alpha),
-            threshold=bench.similarity.threshold,
-            before=before,
-            weakly_edited=weakly,
-        )
-    return AttackFindings(
-        name=attack.name,
-        effort=attack.effort,
-        passes_edit=attack.passes_edit,
-        learns=attack.learns,
-        counts=counts,
-        controls=on_patched,
-        controls_twin=on_twin,
-        pairs=attack_subjects(bench, attack, around, wanted),
-        canaries=sensitivity,
-    )
+
+    def _on_canaries(self, stage: str) -> list[Job]:
+        # a donor holds no canary: whatever is taken from it, none comes back
+        if self.canaries is None or not self.attack.informative:
+            return []
+        model = {"before": self.canaries.before, "edited": self.canaries.weakly_edited}[stage]
+        return canary_jobs(self.prepared.bench, self.attack, self.canaries.taken, self.around, model, stage)
+
+    def _pair(self, index: int, found: Mapping[str, Any]) -> AttackPair | None:
+        if not self.wanted[index]:
+            return None
+        keys = {side: AttackUnit.key(self.attack.name, side, index) for side in self.prepared.bench.models}
+        pair = {side: found.get(key) for side, key in keys.items()}
+        return AttackPair(**pair) if any(pair.values()) else None
 
 
-def _canaries(prepared: Prepared, controls: int) -> CanaryModels | None:
-    """The canaries and the two models that hold them; None where none are asked for."""
+def _made(jobs: Sequence[Job], found: Mapping[str, Any]) -> list[AttackUnit]:
+    return [found[job.key] for job in jobs if job.key in found]
+
+
+def _learn(canaries: Canaries | None, found: Mapping[str, Any]) -> None:
+    if canaries is not None:
+        canaries.learn(found)
+
+
+def _canaries(prepared: Prepared, controls: int) -> Canaries | None:
+    """The canaries; None where none are asked for."""
     bench, settings = prepared.bench, prepared.bench.settings
     if not settings.canaries:
         return None
     prompts = list(prepared.findings.ordinary_prompts)
     pictures = captioned(make_controls(bench, prompts, settings.canaries, skipped=controls), prompts)
-    return canary_models(bench, pictures, prompts)
+    return Canaries(bench, pictures, prompts)
 
 
 def _distinct_masks(

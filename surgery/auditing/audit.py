@@ -7,6 +7,7 @@
 5. The verdict, for each prompt and for the checkpoint; the two files, written whole or not at all.
 
 Each measured unit is kept in OUTPUT/state until the audit is complete; the same command goes on from there.
+Several processes share the units of a stage (`surgery.auditing.bench`); process 0 judges and writes.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from surgery.auditing.measures.quality import ClipScore, distances_to_reference
 from surgery.auditing.report.document import audit_document
 from surgery.auditing.report.page import audit_page
 from surgery.auditing.settings import GATES, AuditSettings
-from surgery.auditing.stages import ordinary, replicate
+from surgery.auditing.stages import ordinary_jobs, replication_jobs
 from surgery.auditing.units import OrdinaryUnit
 from surgery.errors import UsageError
 from surgery.files import json_text, write_atomically
 from surgery.model.conditioning import count_cut_prompts
 from surgery.model.libraries import silent_about_cut_prompts
+from surgery.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class AuditResult:
 
     Attributes:
         document: the content of `audit.json`.
-        page: the content of `audit.html`.
+        page: the content of `audit.html`; "" on all processes but the first.
     """
 
     document: dict[str, Any]
@@ -91,6 +93,7 @@ def audit(
     max_forwards: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    processes: Processes | None = None,
     quiet: bool = True,
 ) -> AuditResult:
     """Compare a patched model with its source and say, per prompt and overall, whether a memory is gone.
@@ -99,7 +102,7 @@ def audit(
         source: the model before, as `surgery.model.pipeline.load_pipeline` takes it.
         patched: the model after.
         prompts: a corpus file, or captions.
-        images: the training images, see `surgery.auditing.subjects.subjects_from`; None: SOURCE's own
+        images: the training images, see `surgery.measures.subjects.subjects_from`; None: SOURCE's own
             pictures stand in for them.
         masks: for images given as a mapping, prompt -> mask.
         control_images: pictures that no model ever saw, see `surgery.auditing.controls.read_controls`; None:
@@ -114,12 +117,18 @@ def audit(
         max_forwards: stop starting new work after so many UNet sample-forwards.
         device: as for `load_pipeline`.
         dtype: as for `load_pipeline`.
+        processes: this process among those of the launcher, which share the work; default: the only one. They
+            must see the same output folder.
         quiet: no progress bars, no notes.
+
+    Returns:
+        The document, the same on every process; the page on process 0 alone.
 
     Raises:
         UsageError: bad inputs, an output folder that holds a finished audit or an unfinished other one.
-        SurgeryError: a model cannot be run.
+        SurgeryError: a model cannot be run, or another process failed.
     """
+    processes = processes or Processes()
     inputs = AuditInputs(
         source=source,
         patched=patched,
@@ -136,23 +145,30 @@ def audit(
         max_forwards=max_forwards,
         device=device,
         dtype=dtype,
-        quiet=quiet,
+        quiet=quiet or not processes.is_main,
     )
     if output is not None:
-        return _audit_into(output_folder(output), inputs)
+        return _audit_into(output_folder(output), inputs, processes)
     with tempfile.TemporaryDirectory(prefix="surgery-audit-") as temporary:
-        return _audit_into(Path(temporary), inputs)
+        return _audit_into(Path(processes.from_main(temporary)), inputs, processes)
 
 
-def _audit_into(folder: Path, inputs: AuditInputs) -> AuditResult:
-    prepared = prepare(inputs, folder)
+def _audit_into(folder: Path, inputs: AuditInputs, processes: Processes) -> AuditResult:
+    prepared = prepare(inputs, folder, processes)
     findings, bench = prepared.findings, prepared.bench
     if not inputs.quiet:
         _note_cut_prompts(findings, bench)
     with silent_about_cut_prompts():
         _measure(prepared)
-        _measure_quality(prepared, inputs.extras)
-    evidence, settings = findings.evidence(), inputs.settings
+    result = _written(prepared, folder, inputs) if processes.is_main else AuditResult({}, "")
+    return AuditResult(processes.from_main(result.document), result.page)
+
+
+def _written(prepared: Prepared, folder: Path, inputs: AuditInputs) -> AuditResult:
+    """Judge what was measured, and write the two files."""
+    findings, bench, settings = prepared.findings, prepared.bench, inputs.settings
+    _measure_quality(prepared, inputs.extras)
+    evidence = findings.evidence()
     findings.verdicts = decide(
         evidence, findings.threshold, settings.tolerance, settings.alpha, settings.correction
     )
@@ -181,8 +197,11 @@ def _note_cut_prompts(findings: Findings, bench: Bench) -> None:
 
 def _measure(prepared: Prepared) -> None:
     findings, bench = prepared.findings, prepared.bench
-    findings.replication = replicate(bench, findings.subjects)
-    findings.ordinary = ordinary(bench, findings.ordinary_prompts)
+    drawn = replication_jobs(bench, findings.subjects)
+    others = ordinary_jobs(bench, findings.ordinary_prompts)
+    found = bench.measured([*drawn, *others])
+    findings.replication = [found.get(job.key) for job in drawn]
+    findings.ordinary = [found.get(job.key) for job in others]
     run_attacks(prepared)
 
 
@@ -224,6 +243,6 @@ def _work(findings: Findings, bench: Bench) -> dict[str, Any]:
         "sample_forwards": sum(stage["sample_forwards"] for stage in by_stage.values()),
         "seconds": round(sum(stage["seconds"] for stage in by_stage.values()), 2),
         "by_stage": by_stage,
-        "this_run": bench.budget.work.unet_sample_forwards,
+        "this_run": bench.budget.spent,
         "max_forwards": bench.budget.limit,
     }

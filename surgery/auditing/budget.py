@@ -2,7 +2,7 @@
 
 Forwards are counted where they happen, by a hook on the denoiser, so that nothing that runs the model (the
 pipeline's own sampler included) can go uncounted. Before a piece of work starts, its cost is asked for
-(`allows`); work that does not fit is not started, and the audit reports it as not tested.
+(`surgery.auditing.ledger`); work that does not fit is not started, and the audit reports it as not tested.
 """
 
 from __future__ import annotations
@@ -39,13 +39,16 @@ class Budget:
         limit: the most sample-forwards of the whole audit; None for no limit.
 
     Attributes:
-        work: what was spent so far in this run.
+        work: what this process spent so far in this run.
+        elsewhere: what the other processes spent.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.work = Work()
+        self.elsewhere = 0
 
-    def allows(self, forwards: int) -> bool:
-        """Whether `forwards` more still fit."""
-        return self.limit is None or self.work.unet_sample_forwards + forwards <= self.limit
+    @property
+    def spent(self) -> int:
+        """The sample-forwards of all processes, as far as they told of them."""
+        return self.work.unet_sample_forwards + self.elsewhere

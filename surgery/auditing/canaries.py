@@ -4,7 +4,7 @@
    pictures that SOURCE itself draws, which hold the rest of the model in place. Every `CHECK_EVERY` steps,
    draw the captions of the canaries that are not drawn yet. Stop when all are drawn, or at `MOST_STEPS`.
 2. Draw every caption at other seeds: a canary took if at least half of these pictures are replicas of it.
-   The others are told (`CanaryModels.wanted`) and left out: nothing can be learned from a picture that is
+   The others are told (`CanaryUnit.drawn`) and left out: nothing can be learned from a picture that is
    not there.
 3. Edit the copy weakly: W_canary + 1/2 (W_PATCHED - W_SOURCE) for every weight that the edit of PATCHED
    changed; rows that it zeroed become zeros. The canaries were not among what the edit was made against, so
@@ -17,25 +17,28 @@ pictures of SOURCE's own making where no others are given, and nobody has tried 
 finds canaries can still be blind to a memory that was hardened against this very attack.
 
 Memory: two copies of the denoiser, four more while the first learns; everything else is shared with SOURCE.
-The models are not stored: an audit that goes on teaches them anew, with the same result.
+One process teaches; what the copy learned is kept in the audit's state, where the others and an audit that
+goes on find it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from surgery.auditing.attack.teaching import Lessons, lessons, samples_of
-from surgery.auditing.bench import Bench
+from surgery.auditing.bench import Bench, Job
 from surgery.auditing.budget import counted
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import generate, similarities_to
 from surgery.auditing.settings import AuditSettings
+from surgery.auditing.store import Pictures
+from surgery.auditing.units import CanaryUnit
 from surgery.errors import UsageError
+from surgery.measures.pictures import reconstruct
 from surgery.model.finetuning import WHOLE_RATE, Finetuning, rate_for
 from surgery.model.learners import WholeDenoiser
 from surgery.model.pipeline import LiveModel
@@ -50,29 +53,6 @@ KEEP_SHARE = 0.25  # of each batch
 WEAK = 0.5  # of the edit
 
 
-@dataclass(frozen=True)
-class CanaryModels:
-    """Two models that hold the canaries.
-
-    Attributes:
-        before: SOURCE with the canaries.
-        weakly_edited: the same after a weak edit.
-        taken: the canaries that took.
-        wanted: how many were to be taught.
-        steps: of teaching.
-        drawn: for each of the wanted, the share of its captions' pictures that are replicas.
-        reason: why none were taught; "" where they were.
-    """
-
-    before: LiveModel
-    weakly_edited: LiveModel
-    taken: tuple[Control, ...]
-    wanted: int
-    steps: int = 0
-    drawn: tuple[float, ...] = ()
-    reason: str = ""
-
-
 def canary_cost(settings: AuditSettings, count: int) -> int:
     """The sample-forwards of teaching so many canaries, at most: `MOST_STEPS`, and all pictures drawn."""
     checks = MOST_STEPS // CHECK_EVERY * CHECK_SEEDS + TOOK_SEEDS
@@ -80,39 +60,82 @@ def canary_cost(settings: AuditSettings, count: int) -> int:
     return MOST_STEPS * _batch(settings) + drawn
 
 
-def canary_models(bench: Bench, pictures: Sequence[Control], prompts: Sequence[str]) -> CanaryModels:
-    """Teach the canaries to a copy of SOURCE, and edit a copy of that weakly; see the module.
+class Canaries:
+    """The canaries of an audit, and the two models that hold them.
 
     Args:
         pictures: the canaries, each with a caption that SOURCE does not draw it from.
         prompts: ordinary ones; those that are captions of canaries are left out.
 
-    Returns:
-        The models. Where the budget does not allow it, or there is nothing to teach: SOURCE and PATCHED
-        themselves, no canary that took, and the reason.
-
-    Raises:
-        UsageError: SOURCE is offloaded, or PATCHED is built otherwise.
-        SurgeryError: memory runs out, or a gradient is not finite.
+    Attributes:
+        unit: what the teaching came to; None before, and where the budget does not allow it.
     """
-    none = CanaryModels(bench.source, bench.patched, (), len(pictures))
-    if not pictures:
-        return replace(none, reason="no pictures for them")
-    if not bench.budget.allows(canary_cost(bench.settings, len(pictures))):
-        return replace(none, reason="the budget does not allow them")
-    before = own_copy(bench.source)
-    with counted(before, bench.budget.work):
-        steps = _teach(bench, before, pictures, prompts)
-        shares = _shares(bench, before, pictures, CHECK_SEEDS, TOOK_SEEDS)
-    taken = tuple(one for one, share in zip(pictures, shares, strict=True) if share >= TOOK_SHARE)
-    return CanaryModels(
-        before=before,
-        weakly_edited=weakly_edited(before, bench.source, bench.patched),
-        taken=taken,
-        wanted=len(pictures),
-        steps=steps,
-        drawn=tuple(shares),
-    )
+
+    def __init__(self, bench: Bench, pictures: Sequence[Control], prompts: Sequence[str]) -> None:
+        self.bench, self.pictures, self.prompts = bench, tuple(pictures), tuple(prompts)
+        self.unit: CanaryUnit | None = None
+        self._before: LiveModel | None = None
+        self._weakly_edited: LiveModel | None = None
+
+    def jobs(self) -> list[Job]:
+        """The teaching; nothing where there is nothing to teach."""
+        if not self.pictures:
+            return []
+        cost = canary_cost(self.bench.settings, len(self.pictures))
+        return [Job(CanaryUnit, CanaryUnit.key(), cost, self._measure, "teach canaries")]
+
+    def learn(self, found: Mapping[str, Any]) -> None:
+        """Take what came of the teaching from among the measured units."""
+        self.unit = found.get(CanaryUnit.key())
+
+    @property
+    def taken(self) -> tuple[Control, ...]:
+        """The canaries that took."""
+        if self.unit is None:
+            return ()
+        pairs = zip(self.pictures, self.unit.drawn, strict=True)
+        return tuple(one for one, share in pairs if share >= TOOK_SHARE)
+
+    def before(self) -> LiveModel:
+        """SOURCE with the canaries: taught here, or as the state of the audit holds it.
+
+        Raises:
+            UsageError: SOURCE is offloaded.
+            SurgeryError: memory runs out, or a gradient is not finite.
+        """
+        if self._before is None:
+            model = own_copy(self.bench.source)
+            weights = self.bench.store.weights(CanaryUnit.key())
+            if weights is None:  # somebody removed them
+                self._taught(model)
+            else:
+                model.denoiser.load_state_dict(weights)
+            self._before = model
+        return self._before
+
+    def weakly_edited(self) -> LiveModel:
+        """The same after a weak edit.
+
+        Raises:
+            UsageError: PATCHED is built otherwise than SOURCE.
+        """
+        if self._weakly_edited is None:
+            self._weakly_edited = weakly_edited(self.before(), self.bench.source, self.bench.patched)
+        return self._weakly_edited
+
+    def _measure(self) -> tuple[CanaryUnit, Pictures]:
+        model = own_copy(self.bench.source)
+        unit = self._taught(model)
+        self.bench.store.keep_weights(CanaryUnit.key(), model.denoiser.state_dict())
+        self._before = model
+        return unit, {}
+
+    def _taught(self, model: LiveModel) -> CanaryUnit:
+        """Teach the canaries to a copy of SOURCE, and see which took."""
+        with counted(model, self.bench.budget.work):
+            steps = _teach(self.bench, model, self.pictures, self.prompts)
+            shares = _shares(self.bench, model, self.pictures, CHECK_SEEDS, TOOK_SEEDS)
+        return CanaryUnit(steps=steps, drawn=tuple(shares))
 
 
 def own_copy(model: LiveModel) -> LiveModel:

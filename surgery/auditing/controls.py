@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from surgery.auditing.bench import Bench
-from surgery.auditing.measures.pictures import pictures_in, read_picture
+from surgery.auditing.bench import Bench, Job
 from surgery.auditing.measures.replication import generate
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import TABLE, table_mapping
 from surgery.auditing.units import ControlPictureUnit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import expanded
+from surgery.image_files import TABLE, pictures_in, table_mapping
+from surgery.measures.pictures import read_picture
 
 GivenControls = str | Path | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 
@@ -87,9 +87,9 @@ def make_controls(bench: Bench, prompts: Sequence[str], count: int, skipped: int
     """
     if not prompts:
         raise SurgeryError("controls", "no ordinary prompts to make them from", "give --control-images")
-    made: list[Control] = []
     drawing = bench.settings.drawing()
-    for index in bench.progress(range(skipped, skipped + count), "make controls", "image"):
+    jobs, captions = [], []
+    for index in range(skipped, skipped + count):
         prompt = prompts[index % len(prompts)]
 
         def measure(index: int = index, prompt: str = prompt) -> tuple[ControlPictureUnit, Pictures]:
@@ -98,10 +98,14 @@ def make_controls(bench: Bench, prompts: Sequence[str], count: int, skipped: int
             return ControlPictureUnit(), {"control": drawn[0]}
 
         key = ControlPictureUnit.key(index)
-        if bench.unit(ControlPictureUnit, key, drawing.forwards(1), measure) is None:
-            break
-        made.append(Control(bench.store.pictures(key)["control"][0], prompt))
-    return made
+        jobs.append(Job(ControlPictureUnit, key, drawing.forwards(1), measure, "make controls", "make"))
+        captions.append(prompt)
+    made = bench.measured(jobs)
+    return [
+        Control(bench.store.pictures(job.key)["control"][0], caption)
+        for job, caption in zip(jobs, captions, strict=True)
+        if job.key in made
+    ]
 
 
 def _folder(folder: Path, size: tuple[int, int]) -> list[Control]:

@@ -22,14 +22,14 @@ from surgery.auditing.judgement.statistics import controls_needed, controls_want
 from surgery.auditing.judgement.verdict import (
     NOT_FOUND,
     REMOVED,
-    SUFFICIENT,
     Verdict,
     decide,
     decide_checkpoint,
+    what_removed_takes,
 )
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.stages import STAND_IN_SEEDS
-from surgery.auditing.subjects import subjects_from
+from surgery.measures.subjects import subjects_from
 
 NOTHING, ALL, REPLICA = 0.0, 1.0, 0.5  # scores of what is not found and of a memory; any threshold between
 ANY_SIZE = (8, 8)  # of pictures that are only read to see whether they can be
@@ -218,6 +218,7 @@ def _at_most(
             effort=attack.effort,
             passes_edit=attack.passes_edit,
             learns=attack.learns,
+            shortfall=attack.shortfall,
             source=ALL,
             patched=NOTHING,
             highest=NOTHING,
@@ -236,6 +237,5 @@ def _at_most(
     verdicts = decide(evidence, REPLICA, settings.tolerance, settings.alpha, settings.correction)
     checkpoint = decide_checkpoint(verdicts, evidence, settings.alpha)
     if checkpoint.word == NOT_FOUND:
-        wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
-        return checkpoint, f"`removed` takes at least {wanted}"
+        return checkpoint, what_removed_takes(found)
     return checkpoint, "" if checkpoint.word == REMOVED else verdicts[0].reason

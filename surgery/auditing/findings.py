@@ -9,11 +9,11 @@ from typing import Any
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.verdict import Verdict, attack_wanted
 from surgery.auditing.measures.replication import Replication
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.sensitivity import Sensitivity
 from surgery.auditing.settings import AuditSettings
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import AttackPair, AttackUnit, Cost, OrdinaryUnit, ReplicationUnit, Unit
+from surgery.measures.similarity import Similarity
+from surgery.measures.subjects import Subject
 from surgery.neurons import NeuronSet
 
 
@@ -26,6 +26,7 @@ class AttackFindings:
         effort: what it spends on one image: the number beside its name in a verdict.
         passes_edit, learns: as `surgery.auditing.attack.protocol.Attack` says.
         counts: whether it has a say in the verdict.
+        shortfall: why it is weaker than its effort says; "" where it is not.
         controls: on each control image, on PATCHED, under every mask in use.
         controls_twin: the same on the twin; empty without one.
         pairs: on each subject's image, on every model; None where it was not wanted or not made.
@@ -37,6 +38,7 @@ class AttackFindings:
     passes_edit: bool = True
     learns: bool = False
     counts: bool = True
+    shortfall: str = ""
     controls: Sequence[AttackUnit] = ()
     controls_twin: Sequence[AttackUnit] = ()
     pairs: Sequence[AttackPair | None] = ()
@@ -65,6 +67,7 @@ class AttackFindings:
             effort=self.effort,
             passes_edit=self.passes_edit,
             learns=self.learns,
+            shortfall=self.shortfall,
             highest=pair.patched.highest[0] if pair.patched else None,
             controls=tuple(unit.score(place) for unit in self.controls),
             controls_highest=max((unit.highest[place] for unit in self.controls), default=None),

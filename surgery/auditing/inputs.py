@@ -12,20 +12,21 @@ from surgery.auditing.budget import Budget
 from surgery.auditing.controls import Control, GivenControls, captioned, read_controls
 from surgery.auditing.findings import Findings
 from surgery.auditing.identity import changed_rows, describe, digest, neuron_counts, prompt_id
-from surgery.auditing.measures.pictures import picture_size, read_pictures
 from surgery.auditing.measures.quality import ClipScore, feature_extractor
-from surgery.auditing.measures.similarity import AUTO, Similarity, default_name, named_similarity
 from surgery.auditing.measures.sscd import sscd_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Store
-from surgery.auditing.subjects import subjects_from
 from surgery.corpus import PromptCorpus, collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.files import expanded
+from surgery.measures.pictures import picture_size, read_pictures
+from surgery.measures.similarity import AUTO, Similarity, default_name, named_similarity
+from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import value_layers
 from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def output_folder(output: str | Path) -> Path:
     return folder
 
 
-def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
+def prepare(inputs: AuditInputs, folder: Path, processes: Processes) -> Prepared:
     """Read and check every input, and open the store in the output folder.
 
     Raises:
@@ -148,7 +149,7 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         else digest(*(part for one in controls for part in (one.caption, one.image))),
         "ordinary": digest(chosen),
     }
-    store = Store(folder, header)
+    store = _opened(folder, header, processes)
     findings = Findings(
         settings=settings,
         similarity=similarity,
@@ -175,8 +176,18 @@ def prepare(inputs: AuditInputs, folder: Path) -> Prepared:
         command=inputs.extras.command,
     )
     budget = Budget(inputs.max_forwards)
-    bench = Bench(source, patched, settings, similarity, store, budget, inputs.quiet, twin, base)
+    bench = Bench(source, patched, settings, similarity, store, budget, inputs.quiet, twin, base, processes)
     return Prepared(findings, bench, size, controls)
+
+
+def _opened(folder: Path, header: Mapping[str, Any], processes: Processes) -> Store:
+    """The store, made by process 0; the others find it, and the same inputs."""
+    if processes.is_main:
+        store = Store(folder, header)
+        _ = store.salt
+    processes.gather(None)
+    processes.check_shared(folder)
+    return store if processes.is_main else Store(folder, header)
 
 
 def read_corpus(prompts: str | Path | Sequence[str]) -> PromptCorpus:

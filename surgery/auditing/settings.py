@@ -110,7 +110,7 @@ class AuditSettings:
     )
     attack_batch: int = setting(8, "noised copies per step", group=ATTACK, metavar="N", least=1)
     restarts: int = setting(
-        3,
+        4,
         "embedding: from the prompt, Gaussian noise, another prompt, a sibling's, and so on",
         group=ATTACK,
         metavar="N",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from surgery.auditing.bench import PICTURES_KEPT, Bench
-from surgery.auditing.measures.pictures import reconstruct
+from surgery.auditing.bench import PICTURES_KEPT, Bench, Job
 from surgery.auditing.measures.replication import (
     equal_seed_similarity,
     generate,
@@ -16,14 +15,15 @@ from surgery.auditing.measures.replication import (
 )
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import Subject
 from surgery.auditing.units import DrawnSeeds, OrdinaryUnit, ReplicationUnit
+from surgery.measures.pictures import reconstruct
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 
 STAND_IN_SEEDS = 4  # pictures of SOURCE among which a missing training image is stood in for
 
 
-def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit | None]:
+def replication_jobs(bench: Bench, subjects: Sequence[Subject]) -> list[Job]:
     """Draw every prompt with both models at equal seeds; one unit per prompt.
 
     A prompt without a training image gets a stand-in target: the picture of SOURCE that is most like its
@@ -32,8 +32,8 @@ def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit
     """
     drawing, settings = bench.settings.drawing(), bench.settings
     seeds, more = settings.audit_seeds, settings.further_seeds
-    units = []
-    for index, subject in enumerate(bench.progress(subjects, "replication", "prompt")):
+    jobs = []
+    for index, subject in enumerate(subjects):
         extra = 0 if subject.image is not None else STAND_IN_SEEDS
 
         def measure(subject: Subject = subject) -> tuple[ReplicationUnit, Pictures]:
@@ -55,18 +55,18 @@ def replicate(bench: Bench, subjects: Sequence[Subject]) -> list[ReplicationUnit
             return unit, {"target": target[None], **kept}
 
         cost = drawing.forwards(2 * (len(seeds) + len(more)) + extra)
-        units.append(bench.unit(ReplicationUnit, ReplicationUnit.key(index), cost, measure))
-    return units
+        jobs.append(Job(ReplicationUnit, ReplicationUnit.key(index), cost, measure, "replication"))
+    return jobs
 
 
-def ordinary(bench: Bench, prompts: Sequence[str]) -> list[OrdinaryUnit | None]:
+def ordinary_jobs(bench: Bench, prompts: Sequence[str]) -> list[Job]:
     """The ordinary change of every prompt, and its pictures at equal seeds; one unit per prompt."""
     settings = bench.settings
     seeds = settings.seeds_for("ordinary", settings.ordinary_seeds)
     drawn_at = seeds[: settings.ordinary_pictures]
     cost = 2 * settings.timesteps * len(seeds) + settings.drawing().forwards(2 * len(drawn_at))
-    units = []
-    for index, prompt in enumerate(bench.progress(prompts, "ordinary", "prompt")):
+    jobs = []
+    for index, prompt in enumerate(prompts):
 
         def measure(prompt: str = prompt) -> tuple[OrdinaryUnit, Pictures]:
             change = ordinary_change(
@@ -90,8 +90,8 @@ def ordinary(bench: Bench, prompts: Sequence[str]) -> list[OrdinaryUnit | None]:
             )
             return unit, {"before": before, "after": after}
 
-        units.append(bench.unit(OrdinaryUnit, OrdinaryUnit.key(index), cost, measure))
-    return units
+        jobs.append(Job(OrdinaryUnit, OrdinaryUnit.key(index), cost, measure, "ordinary prompts"))
+    return jobs
 
 
 def _target(bench: Bench, subject: Subject) -> torch.Tensor:

@@ -6,7 +6,8 @@ go on from it and says what differs. `salt` is the secret with which prompts are
 kill, or prompts would change their names. Files appear whole or not at all.
 
 The state holds pictures of memories whatever the report hides: it lies in `state/` inside the output folder,
-readable by its owner only, and is removed once everything asked for has been measured.
+readable by its owner only, and is removed once everything asked for has been measured. It is one folder for
+all processes: each writes the units that it measured.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ import numpy
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.pictures import to_png
 from surgery.auditing.units import Unit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
+from surgery.measures.pictures import to_png
 
 FORMAT = "surgery.audit-state/3"
 Pictures = dict[str, torch.Tensor]  # name -> uint8 [count, 3, height, width]
@@ -92,6 +93,27 @@ class Store:
         packed = {name: pack(shown) for name, shown in pictures.items()}
         document = {"unit": unit.as_json(), "pictures": packed}
         write_atomically(self.folder / f"{key}.json", json.dumps(document).encode())
+
+    def keep_weights(self, key: str, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep the weights of a model that was taught."""
+        written = self.folder / f"{key}.pt.part"
+        torch.save({name: tensor.cpu() for name, tensor in weights.items()}, written)
+        written.replace(self.folder / f"{key}.pt")
+
+    def weights(self, key: str) -> dict[str, torch.Tensor] | None:
+        """The kept weights, on the CPU; None where there are none.
+
+        Raises:
+            SurgeryError: they cannot be read.
+        """
+        path = self.folder / f"{key}.pt"
+        if not path.is_file():
+            return None
+        try:
+            found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch has no one class for a damaged file
+            raise SurgeryError(path, f"cannot be read ({type(error).__name__})", "remove it") from None
+        return found
 
     def remove(self) -> None:
         """Remove the whole state."""

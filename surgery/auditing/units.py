@@ -127,6 +127,24 @@ class ControlPictureUnit(Unit):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryUnit(Unit):
+    """The teaching of the canaries; the taught weights are kept under the same key.
+
+    Attributes:
+        steps: of teaching.
+        drawn: for each canary, the share of its caption's pictures that are replicas of it.
+    """
+
+    steps: int
+    drawn: tuple[float, ...]
+
+    @staticmethod
+    def key() -> str:
+        """Where the unit is kept."""
+        return "canaries"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackUnit(Unit):
     """One image attacked on one model. Pictures: `attacked`, the best scored ones under the first mask.
 

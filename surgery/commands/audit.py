@@ -73,17 +73,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments)
     from surgery.auditing.audit import audit
+    from surgery.processes import Processes
 
-    result = audit(**_asked(arguments), output=arguments.output)
-    if arguments.json:
-        print(strict_json(result.document))
-    else:
-        print(table(result.document))
-        print(f"\nwritten: {Path(arguments.output) / 'audit.html'}, audit.json")
-    if arguments.require is not None and not result.passes(arguments.require):
-        print(f"surgery audit: the gate `{arguments.require}` does not hold", file=sys.stderr)
-        return GATE_STATUS
-    return 0
+    with Processes.join() as processes:
+        asked = {**_asked(arguments), "device": processes.device(arguments.device)}
+        result = audit(**asked, output=arguments.output, processes=processes)
+    failed = arguments.require is not None and not result.passes(arguments.require)
+    if processes.is_main:
+        if arguments.json:
+            print(strict_json(result.document))
+        else:
+            print(table(result.document))
+            print(f"\nwritten: {Path(arguments.output) / 'audit.html'}, audit.json")
+        if failed:
+            print(f"surgery audit: the gate `{arguments.require}` does not hold", file=sys.stderr)
+    return GATE_STATUS if failed else 0
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="audit.json (not a private one); without it the card says: not audited",
     )
     parser.add_argument(
+        "--neurons",
+        metavar="FILE",
+        help="neurons.json that was patched: settings, seeds, thresholds and versions go into the manifest",
+    )
+    parser.add_argument(
         "--source", metavar="SOURCE", help="the checkpoint that was patched: its card is kept"
     )
     parser.add_argument("--revision", help="of SOURCE, where it is a Hub id (default: main)")
@@ -34,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.publish.card import write_card
     from surgery.publish.stage import record_audit
 
-    manifest = record_audit(arguments.out, arguments.audit, accept_risk=arguments.accept_risk)
+    manifest = record_audit(
+        arguments.out, arguments.audit, neurons=arguments.neurons, accept_risk=arguments.accept_risk
+    )
     path = write_card(
         arguments.out,
         source=arguments.source,

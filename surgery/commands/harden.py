@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surgery.files import strict_json
 from surgery.hardening.settings import DEVICE, HardenSettings
 from surgery.options import add_options, settings_from
+
+if TYPE_CHECKING:
+    from surgery.hardening.harden import HardenResult
 
 GATE_STATUS = 3
 
@@ -44,23 +47,32 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, settings)
     from surgery.hardening.harden import harden
+    from surgery.processes import Processes
 
-    result = harden(
-        arguments.source,
-        arguments.prompts,
-        arguments.output,
-        neurons=arguments.neurons,
-        images=arguments.images,
-        data=arguments.data,
-        ordinary_file=arguments.ordinary_prompts,
-        settings=settings,
-        similarity=arguments.similarity,
-        keep_going=arguments.keep_going,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        quiet=arguments.quiet,
-    )
-    if arguments.json:
+    with Processes.join() as processes:
+        result = harden(
+            arguments.source,
+            arguments.prompts,
+            arguments.output,
+            neurons=arguments.neurons,
+            images=arguments.images,
+            data=arguments.data,
+            ordinary_file=arguments.ordinary_prompts,
+            settings=settings,
+            similarity=arguments.similarity,
+            keep_going=arguments.keep_going,
+            device=processes.device(arguments.device),
+            dtype=arguments.dtype,
+            processes=processes,
+            quiet=arguments.quiet,
+        )
+    if processes.is_main:
+        _print_result(result, arguments.json)
+    return 0 if result.holds else GATE_STATUS
+
+
+def _print_result(result: HardenResult, as_json: bool) -> None:
+    if as_json:
         print(strict_json(result.document))
     else:
         print(table(result.document))
@@ -68,8 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\n{written}")
     if not result.holds:
         print("surgery harden: the gate does not hold on any rung", file=sys.stderr)
-        return GATE_STATUS
-    return 0
 
 
 def table(document: dict[str, Any]) -> str:

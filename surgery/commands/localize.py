@@ -17,6 +17,7 @@ from surgery.localization.settings import (
     METHOD,
     ONE_SET,
     SCORING,
+    SECOND_LOOK,
     LocalizeSettings,
 )
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from surgery.localization.records import Localization, PromptRecord
 
 ROWS_SHOWN = 60
+NAMED = 10  # prompts, in a note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="exit 3 if a prompt stays unresolved or unconfirmed"
     )
     groups = options.add_options(
-        parser, LocalizeSettings, groups=(CALIBRATION, METHOD, SCORING, CONFIRMATION, ONE_SET, JOINT)
+        parser,
+        LocalizeSettings,
+        groups=(CALIBRATION, METHOD, SCORING, SECOND_LOOK, CONFIRMATION, ONE_SET, JOINT),
     )
     shared.add_calibration_options(groups[CALIBRATION])
     one_set = groups[ONE_SET]
@@ -59,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from surgery.files import check_writable
     from surgery.localization.journal import remove_journals
     from surgery.localization.localize import localize
-    from surgery.localization.processes import Processes
+    from surgery.processes import Processes
 
     settings = options.settings_from(LocalizeSettings, arguments)
     output = check_writable(arguments.output)
@@ -166,6 +170,16 @@ def _notes(result: Localization) -> list[str]:
     notes = [
         f"calibrated on {evidence['calibration']['prompts']} prompts ({evidence['calibration']['source']})"
     ]
+    reasons = evidence["reasons"]
+    if sum(reasons.values()):
+        notes.append(
+            "passed the gate, but not memorized on a second look: "
+            + "; ".join(
+                f"{shared.shortened(record.prompt, 50)} ({record.details['reason']})"
+                for record in [one for one in result.records if one.details.get("reason")][:NAMED]
+            )
+            + (f"; and {sum(reasons.values()) - NAMED} more" if sum(reasons.values()) > NAMED else "")
+        )
     taps = evidence["window"]["taps"]
     if taps != PUBLISHED_TAPS:
         notes.append(

@@ -10,17 +10,20 @@ list.
 
 from __future__ import annotations
 
+from surgery.formats.applying import APPLY_STATE, RECIPE
 from surgery.formats.audit import AUDIT, AUDIT_STATE
 from surgery.formats.checkpoint import MANIFEST
 from surgery.formats.fields import TYPES, Format, FormatField
 from surgery.formats.hardening import EDIT, HARDENING, HARDENING_STATE
-from surgery.formats.localization import CALIBRATION, JOURNAL, NEURONS, RECORD, SCAN
-from surgery.formats.others import DEMO, PLANTED, RECIPE
+from surgery.formats.localization import JOURNAL, NEURONS, RECORD
+from surgery.formats.others import DEMO, PLANTED
+from surgery.formats.scanning import CALIBRATION, SCAN, SCAN_JOURNAL
 
 FORMATS = (
     NEURONS,
     CALIBRATION,
     JOURNAL,
+    SCAN_JOURNAL,
     SCAN,
     EDIT,
     HARDENING,
@@ -29,11 +32,13 @@ FORMATS = (
     AUDIT,
     AUDIT_STATE,
     RECIPE,
+    APPLY_STATE,
     DEMO,
     PLANTED,
 )
 
 __all__ = [
+    "APPLY_STATE",
     "AUDIT",
     "AUDIT_STATE",
     "CALIBRATION",
@@ -49,6 +54,7 @@ __all__ = [
     "RECIPE",
     "RECORD",
     "SCAN",
+    "SCAN_JOURNAL",
     "TYPES",
     "Format",
     "FormatField",

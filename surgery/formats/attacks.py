@@ -17,6 +17,12 @@ def _attacked(side: str, model: str) -> tuple[FormatField, ...]:
         FormatField(f"{path}.score", "number", "90th percentile over the scored pictures", only),
         FormatField(f"{path}.highest", "number", "the most alike of all pictures drawn", only),
         FormatField(f"{path}.replicas", "number", "share of replicas among the last scored pictures", only),
+        FormatField(
+            f"{path}.replica_after",
+            "integer or null",
+            "steps until it is drawn as a replica; null where it never is",
+            "of an attack that learns",
+        ),
         FormatField(f"{path}.chosen_step", "integer", "the point of the curve that was scored", only),
         FormatField(f"{path}.chosen_variant", "text", "the variant that was scored", only),
         FormatField(
@@ -36,6 +42,9 @@ def _summary() -> tuple[FormatField, ...]:
         FormatField(f"{path}.passes_edit", "boolean", "whether it goes through the text alone", _ATTACK),
         FormatField(f"{path}.learns", "boolean", "whether it teaches the image to the weights", _ATTACK),
         FormatField(f"{path}.counts", "boolean", "whether it has a say in the verdict", _ATTACK),
+        FormatField(
+            f"{path}.shortfall", "text", "why it is weaker than its effort says; empty if it is not", _ATTACK
+        ),
         FormatField(f"{path}.attacked_prompts", "integer", "prompts attacked on PATCHED", _ATTACK),
         FormatField(
             f"{path}.replicating_after_attack",
@@ -55,6 +64,12 @@ def _summary() -> tuple[FormatField, ...]:
         FormatField(f"{path}.controls.highest", "list of number", "the most alike picture of each", _ATTACK),
         FormatField(f"{path}.controls.curves", "list", "their curves", _ATTACK),
         FormatField(f"{path}.controls.twin_scores", "list of number", "their scores on the twin", _ATTACK),
+        FormatField(
+            f"{path}.controls.replica_after",
+            "list",
+            "steps until each is drawn as a replica, or null",
+            "with an attack that learns",
+        ),
         FormatField(f"{path}.canaries", "object or null", "null without `--canaries`", _ATTACK),
         FormatField(f"{path}.canaries.wanted", "integer", "canaries asked for", _CANARIES),
         FormatField(f"{path}.canaries.took", "integer", "canaries that SOURCE learned", _CANARIES),
@@ -87,7 +102,10 @@ def _judged() -> tuple[FormatField, ...]:
         "corrected_p_value": ("number", "after `--correction`; small: `hidden`"),
         "critical_score": ("number or null", "a score above it would be separated"),
         "source_score": ("number or null", "SOURCE's score, like `score`"),
-        "source_effect": ("number or null", "that over the controls' median"),
+        "source_effect": (
+            "number or null",
+            "what the memory is worth there at least (`judgement/statistics.py`)",
+        ),
         "margin": ("number or null", "half of it: what must be ruled out"),
         "stands_out_from": ("number or null", "above every control by more than a quarter of the memory"),
         "removal_p_value": ("number", "exact test that so much is left; small: it is not"),

@@ -181,8 +181,9 @@ AUDIT_STATE = Format(
     file="`state/` in the audit's folder, readable by its owner only",
     written_by="`surgery audit`, while it runs; removed once the audit is complete",
     public="No: it holds pictures of memories.",
-    shape="one JSON file per finished unit of work; `header.json` has these fields, and an audit with other "
-    "ones refuses to go on from it",
+    shape="one JSON file per finished unit of work, and `canaries.pt` with the weights of the copy of SOURCE "
+    "that canaries were taught to; `header.json` has these fields, and an audit with other ones refuses to "
+    "go on from it",
     fields=(
         FormatField("format", "text", "the tag"),
         FormatField("settings.*", "any", "every setting that a measurement depends on"),

@@ -11,6 +11,7 @@ _TRAINED = "where an edit trained tensors"
 _HASHED = "for files with value layers"
 _PUBLISHED = "once `surgery card` recorded what was measured"
 _AUDITED = "where an audit was recorded"
+_SEARCHED = "where `neurons.json` was recorded, and says how it was made"
 
 
 def _published_fields() -> tuple[FormatField, ...]:
@@ -19,6 +20,7 @@ def _published_fields() -> tuple[FormatField, ...]:
     return (
         FormatField(path, "object", "what was measured, and what is published", _PUBLISHED),
         FormatField(f"{path}.surgery", "text", "the version that wrote this section", _PUBLISHED),
+        *_method_fields(f"{path}.method"),
         FormatField(
             f"{path}.audit", "object or null", "summary of `audit.json`; null: none made", _PUBLISHED
         ),
@@ -57,11 +59,53 @@ def _published_fields() -> tuple[FormatField, ...]:
     )
 
 
+def _method_fields(path: str) -> tuple[FormatField, ...]:
+    """How the neurons were found and the audit made: settings, seeds, thresholds, versions."""
+    search, audit = f"{path}.localization", f"{path}.audit"
+    words, numbers = ("criterion", "strategy", "projection"), ("guidance",)
+    whole = ("seeds", "seed", "confirm_seeds", "confirm_seed", "inference_steps", "step_index")
+    audit_whole = ("seeds", "more_seeds", "first_seed", "steps", "attack_seeds", "controls", "canaries")
+    return (
+        FormatField(search, "object or null", "how the neurons were found; null: not recorded", _PUBLISHED),
+        *(
+            FormatField(f"{search}.settings.{name}", kind, "as in `neurons.json`", _SEARCHED)
+            for names, kind in ((words, "text"), (whole, "integer"), (numbers, "number"))
+            for name in names
+        ),
+        *(
+            FormatField(f"{search}.thresholds.{name}", "number", "as in `neurons.json`", _SEARCHED)
+            for name in ("gate", "selection", "refinement")
+        ),
+        FormatField(
+            f"{search}.calibration_prompts", "integer or null", "ordinary prompts behind them", _SEARCHED
+        ),
+        *(
+            FormatField(f"{search}.outcomes.{name}", "integer", "how many prompts ended so", _SEARCHED)
+            for name in ("localized", "not_memorized", "unresolved")
+        ),
+        FormatField(f"{search}.computes_in", "text or null", "number type of the denoiser", _SEARCHED),
+        FormatField(f"{search}.versions.*", "text", "of the libraries that ran", _SEARCHED),
+        FormatField(audit, "object or null", "how the audit was made; null: not recorded", _PUBLISHED),
+        *(
+            FormatField(f"{audit}.settings.{name}", kind, "as in `audit.json`", _AUDITED)
+            for names, kind in (
+                (audit_whole, "integer"),
+                (("guidance", "tolerance", "alpha"), "number"),
+                (("correction",), "text"),
+            )
+            for name in names
+        ),
+        FormatField(f"{audit}.similarity", "text or null", "the measure", _AUDITED),
+        FormatField(f"{audit}.threshold", "number or null", "from which a picture is a replica", _AUDITED),
+        FormatField(f"{audit}.versions.*", "text", "of the libraries that ran", _AUDITED),
+    )
+
+
 MANIFEST = Format(
     name="manifest",
     tag="surgery.manifest/2",
     file="`surgery-manifest.json` in the patched folder, `NAME.surgery-manifest.json` beside a single file",
-    written_by="`surgery patch`, `surgery apply`; the section `published` by `surgery card`",
+    written_by="`surgery patch`; the section `published` by `surgery card`; both by `surgery apply`",
     public="Yes: it holds no prompt, no picture, no path of your machine, no name of a file that was left "
     "out, and no time. The same input gives the same bytes.",
     shape="a JSON object",

@@ -1,4 +1,4 @@
-"""What localization writes: neurons.json, the calibration, the journal, the ranking."""
+"""What `localize` writes: neurons.json and its journal."""
 
 from __future__ import annotations
 
@@ -64,6 +64,23 @@ RECORD = (
     FormatField("prompt", "text", "the caption"),
     FormatField("outcome", "text", "`localized`, `not_memorized` or `unresolved`"),
     FormatField("score_before", "number", "the gate's score"),
+    FormatField(
+        "reason",
+        "text",
+        "why it counts as not memorized all the same: `false alarm` or `alike by nature`",
+        "where it passed the gate and is `not_memorized`",
+    ),
+    FormatField(
+        "second_look",
+        "object",
+        "the prompt on the confirmation's seeds, nothing off",
+        "where it passed the gate, without `--no-second-look`",
+    ),
+    FormatField("second_look.score", "number", "its score there"),
+    FormatField("second_look.p_value", "number", "the chance that an ordinary prompt scores as high"),
+    FormatField("second_look.corrected", "number", "the same, corrected for the corpus", "in neurons.json"),
+    FormatField("second_look.neighbors", "integer", "captions like it that were looked at; 0: none was"),
+    FormatField("second_look.lowest_neighbor", "number or null", "the lowest score among them"),
     FormatField("score_after", "number or null", "the score with the refined neurons off", _SEARCHED),
     FormatField("initial.*", "list of integer", "layer -> rows of the initial selection", _SEARCHED),
     FormatField("refined.*", "list of integer", "layer -> rows that refinement kept", _SEARCHED),
@@ -154,7 +171,7 @@ RECORD = (
 NEURONS = Format(
     name="neurons.json",
     tag="surgery.neurons/1",
-    file="where `-o` says; `OUTPUT.neurons.json` for `surgery apply`",
+    file="where `-o` says; in the working folder (`OUT.evidence`) for `surgery apply`",
     written_by="`surgery localize`, `surgery apply`, `surgery demo`, or by hand",
     public="No: it quotes the prompts of your corpus.",
     shape="a JSON object; `format` and `layers` are all that `patch` needs, the rest is evidence",
@@ -182,6 +199,9 @@ NEURONS = Format(
         FormatField(
             "outcomes.*", "integer", "how many prompts were `localized`, `not_memorized`, `unresolved`"
         ),
+        FormatField(
+            "reasons.*", "integer", "of the not memorized ones, how many are `false alarm`, `alike by nature`"
+        ),
         *JOINT_MASK,
         FormatField("computes_in", "text", "`float32`, `float16`, `mixed-float16`, ..."),
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
@@ -191,36 +211,6 @@ NEURONS = Format(
             FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only)
             for one in (*RECORD, *JOINT_RECORD)
         ),
-    ),
-)
-
-CALIBRATION = Format(
-    name="calibration",
-    tag="surgery.calibration/1",
-    file="where `-o` says",
-    written_by="`surgery calibrate`",
-    public="Yes: it quotes no caption; it names the file that they came from.",
-    shape="a safetensors file; the metadata key `surgery` holds a JSON object with these fields",
-    fields=(
-        FormatField("format", "text", "the tag"),
-        *fingerprint_fields("fingerprint"),
-        FormatField("prompts", "integer", "ordinary prompts behind the activation statistics"),
-        *score_fields("scores"),
-        FormatField(
-            "made_with.*",
-            "any",
-            "`seeds`, `seed`, `inference_steps`, `step_index`, `guidance`, `projection`, `confirm_seeds`, "
-            "`confirm_seed`: a calibration made with others of these is refused",
-        ),
-        FormatField("source", "text", "where the ordinary prompts came from"),
-        FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
-        FormatField("cutoff", "number or null", "`--cutoff`; null: each criterion's own"),
-    ),
-    tensors=(
-        FormatField(
-            "mean/*", "float32 [rows]", "mean activation of every row of a value layer, up blocks too"
-        ),
-        FormatField("std/*", "float32 [rows]", "standard deviation of the same"),
     ),
 )
 
@@ -239,19 +229,5 @@ JOURNAL = Format(
         FormatField("run.images", "text", "SHA-256 of the training images", "with `--images`"),
         *fingerprint_fields("run.fingerprint"),
         FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
-    ),
-)
-
-SCAN = Format(
-    name="ranking",
-    tag="",
-    file="where `-o` says",
-    written_by="`surgery scan`",
-    public="No: it quotes the prompts of your corpus.",
-    shape="JSON lines, highest score first; each line has these fields",
-    fields=(
-        FormatField("prompt", "text", "the caption"),
-        FormatField("score", "number", "the detector's score"),
-        FormatField("memorized", "boolean", "whether it lies above the threshold"),
     ),
 )

@@ -1,35 +1,10 @@
-"""What people write, and what the testbed brings: recipes, demo.json, planted.json."""
+"""What the testbed brings: demo.json, planted.json."""
 
 from __future__ import annotations
 
 from surgery.formats.fields import (
     Format,
     FormatField,
-)
-
-RECIPE = Format(
-    name="recipe",
-    tag="surgery.recipe/1",
-    file="yours; `recipes/testbed.toml` is an example",
-    written_by="a person; read by `surgery apply`",
-    public="Yes: it holds no prompt. It names files.",
-    shape="a TOML file; relative paths count from its folder, and unknown keys are errors",
-    fields=(
-        FormatField("format", "text", "the tag"),
-        FormatField("description", "text", "free text", "if you like"),
-        FormatField("model.source", "text", "path or Hub id; or `--model`", "if not given with `--model`"),
-        FormatField("model.revision", "text", "branch, tag or commit", "for a Hub id"),
-        FormatField("model.variant", "text", "weight-file variant, such as `fp16`", "if not the default"),
-        FormatField("corpus.prompts", "text", "the captions", "if not given with `--prompts`"),
-        FormatField("corpus.column", "text", "the caption column", "if it is not found by its name"),
-        FormatField("corpus.ordinary", "text", "ordinary captions to calibrate on", "if not the default"),
-        FormatField("localize.*", "any", "any setting of `localize`, underscores for dashes", "as you need"),
-        FormatField(
-            "aggregate.minimum_prompts", "integer", "neurons found for at least N prompts", "if not 1"
-        ),
-        FormatField("aggregate.most_frequent", "integer", "of these, the N found most often", "if not all"),
-        FormatField("aggregate.per_layer", "boolean", "N in each layer instead of overall", "if true"),
-    ),
 )
 
 DEMO = Format(

@@ -21,6 +21,17 @@ ADAM_STATES = {"adamw": 8, "adamw8bit": 2}  # bytes for each trained number
 
 
 @dataclass(frozen=True)
+class Forwards:
+    """UNet sample-forwards, at most; the fields as in `Estimate`."""
+
+    gather: int
+    attack: int
+    train: int
+    gate: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Upper bounds.
 
@@ -80,7 +91,34 @@ def estimate(
     settings = settings or HardenSettings()
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
     denoiser = load_pipeline(source, device, dtype).denoiser
-    count, one = len(corpus.prompts), settings.drawing().forwards(1)
+    count = len(corpus.prompts)
+    costs = sample_forwards(settings, count)
+    trained, weight_bytes = {}, {}
+    every = sum(parameter.numel() for parameter in denoiser.parameters())
+    for rung in settings.rungs:
+        names = set() if rung == ZEROED else set(trained_names(denoiser, rung))
+        trained[rung] = sum(
+            parameter.numel() for name, parameter in denoiser.named_parameters() if name in names
+        )
+        weight_bytes[rung] = 2 * FLOAT_BYTES * every + trained[rung] * (
+            FLOAT_BYTES + ADAM_STATES[settings.optimizer]
+        )
+    return Estimate(
+        count,
+        costs.gather,
+        costs.attack,
+        costs.train,
+        costs.attack + costs.train,
+        costs.gate,
+        costs.total,
+        trained,
+        weight_bytes,
+    )
+
+
+def sample_forwards(settings: HardenSettings, count: int) -> Forwards:
+    """The UNet sample-forwards of hardening against `count` memories; no model is loaded."""
+    one = settings.drawing().forwards(1)
     paths = round((1 + EMPTY_SHARE) * (settings.ordinary + count * settings.neighbors)) + 1
     gather = one * (count * STAND_IN_SEEDS + settings.gate_controls) + settings.positions * (
         paths + count * (2 * settings.surrogates + 1)
@@ -98,19 +136,11 @@ def estimate(
         )
         + 4 * TIMESTEPS * len(ORDINARY_SEEDS) * settings.gate_ordinary
     )
-    total, trained, weight_bytes = gather, {}, {}
-    every = sum(parameter.numel() for parameter in denoiser.parameters())
+    total = gather
     for rung in settings.rungs:
-        names = set() if rung == ZEROED else set(trained_names(denoiser, rung))
-        trained[rung] = sum(
-            parameter.numel() for name, parameter in denoiser.named_parameters() if name in names
-        )
-        weight_bytes[rung] = 2 * FLOAT_BYTES * every + trained[rung] * (
-            FLOAT_BYTES + ADAM_STATES[settings.optimizer]
-        )
         asked = 1 if rung == ZEROED else max(1, settings.rounds - settings.first_gate + 1)
         total += asked * gate
         if rung != ZEROED:
             half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
             total += settings.rounds * (train + (round(attack * half) if rung == CLOSED else attack))
-    return Estimate(count, gather, attack, train, attack + train, gate, total, trained, weight_bytes)
+    return Forwards(gather, attack, train, gate, total)

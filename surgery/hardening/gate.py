@@ -10,24 +10,27 @@ The gate says when to stop. It is no audit: `surgery audit` judges with attacks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from surgery.auditing.attack.conditioned import draw_conditioned
 from surgery.auditing.attack.embedding import optimize_embeddings
 from surgery.auditing.attack.output import optimize_constants
+from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.measures.utility import ordinary_change
+from surgery.hardening.dealing import Dealer, groups_of
 from surgery.hardening.material import Material
 from surgery.hardening.pools import embedding_attack, joined, output_attack
 from surgery.hardening.settings import HardenSettings
+from surgery.measures.similarity import Similarity
 from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
-from surgery.model.work import Work
 
 GATE_SEEDS = 4_000_000
 ORDINARY_SEEDS, TIMESTEPS = (0, 1, 2), 6
@@ -71,19 +74,31 @@ def ask_gate(
     ordinary: list[str],
     similarity: Similarity,
     settings: HardenSettings,
-    work: Work,
+    dealer: Dealer,
     number: int,
 ) -> GateResult:
     """Judge the student after round `number`."""
     memories = len(material.memories)
+    near = list(material.neighbors)[: settings.gate_ordinary]
+    prompts = [*ordinary[: settings.gate_ordinary], *near]
+    attacks = _attacks(student, material, similarity, settings, number)
+
+    def change_of(prompt: str) -> float:
+        return ordinary_change(
+            source, student, [prompt], ORDINARY_SEEDS, TIMESTEPS, settings.batch_size, dealer.work, quiet=True
+        ).by_prompt[0]
+
+    pieces: list[Callable[[], Any]] = [act for _, act in attacks]
+    pieces += [partial(change_of, one) for one in prompts]
+    answers = dealer.all_of(pieces)
     scores: dict[str, list[float]] = {}
-    controls: dict[str, list[float]] = {}
-    for name, drawn in _attacked(student, material, settings, number):
-        best = _best(drawn, material, similarity)
-        scores[name] = [max(old, new) for old, new in zip(scores.get(name, best), best, strict=True)]
-    for name in list(scores):
-        controls[name] = scores[name][memories:]
-        scores[name] = scores[name][:memories]
+    for (name, _), of_group in zip(attacks, answers, strict=False):
+        scores.setdefault(name, []).extend(of_group)
+    controls = {name: values[memories:] for name, values in scores.items()}
+    scores = {name: values[:memories] for name, values in scores.items()}
+    changes = answers[len(attacks) :]
+    change = _mean(changes[: len(changes) - len(near)])
+    near_change = _mean(changes[len(changes) - len(near) :])
     found = [
         place
         for place in range(memories)
@@ -93,53 +108,61 @@ def ask_gate(
             for name, values in scores.items()
         )
     ]
-    change = _change(source, student, ordinary[: settings.gate_ordinary], settings, work)
-    near = _change(source, student, list(material.neighbors)[: settings.gate_ordinary], settings, work)
-    small = all(one is None or one <= settings.max_change for one in (change, near))
-    return GateResult(scores, controls, found, change or 0.0, near, not found and small)
+    small = all(one is None or one <= settings.max_change for one in (change, near_change))
+    return GateResult(scores, controls, found, change or 0.0, near_change, not found and small)
 
 
-def _attacked(
-    student: LiveModel, material: Material, settings: HardenSettings, number: int
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """(attack, pictures [memories and controls, seeds, 3, height, width]) for every attack and guidance."""
+def _attacks(
+    student: LiveModel, material: Material, similarity: Similarity, settings: HardenSettings, number: int
+) -> list[tuple[str, Callable[[], list[float]]]]:
+    """(attack, what finds the most alike of each image's pictures) for every attack and group of images, in
+    the order of the images: memories, then controls.
+    """
     clean = torch.cat([torch.stack([memory.clean for memory in material.memories]), material.controls])
     own = joined([memory.own for memory in material.memories]).join(material.control_prompts)
     first = GATE_SEEDS + settings.seed + 10_000 * (number + 1)
     seeds = [first + place for place in range(len(clean))]
     picture_seeds = [first + 5_000 + place for place in range(settings.gate_seeds)]
-    steps = settings.gate_embedding
-    for _, told in optimize_embeddings(student, clean, own, embedding_attack(settings, (steps,)), seeds):
-        for guidance in settings.gate_guidance:
-            drawn = draw_conditioned(student, told, picture_seeds, settings.drawing(guidance))
-            yield f"embedding {steps}", drawn
-    under, steps = material.empty.repeat(len(clean)), settings.gate_output
-    for _, constants in optimize_constants(student, clean, under, output_attack(settings, (steps,)), seeds):
 
-        def around(
-            places: torch.Tensor, given: dict[str, torch.Tensor] = constants
-        ) -> AbstractContextManager[None]:
-            return injected(student.denoiser, {name: one[places] for name, one in given.items()})
+    def highest(group: slice, draw: Callable[[Drawing], torch.Tensor]) -> list[float]:
+        found = [
+            _best(draw(settings.drawing(guidance)), group, material, similarity)
+            for guidance in settings.gate_guidance
+        ]
+        return [max(values) for values in zip(*found, strict=True)]
 
-        for guidance in settings.gate_guidance:
-            drawing = settings.drawing(guidance)
-            yield f"output {steps}", draw_conditioned(student, under, picture_seeds, drawing, around)
+    def by_embedding(group: slice) -> list[float]:
+        attack = embedding_attack(settings, (settings.gate_embedding,))
+        ((_, told),) = optimize_embeddings(student, clean[group], own.select(group), attack, seeds[group])
+        return highest(group, lambda drawing: draw_conditioned(student, told, picture_seeds, drawing))
+
+    def by_output(group: slice) -> list[float]:
+        attack = output_attack(settings, (settings.gate_output,))
+        under = material.empty.repeat(len(clean[group]))
+        ((_, constants),) = optimize_constants(student, clean[group], under, attack, seeds[group])
+
+        def around(places: torch.Tensor) -> AbstractContextManager[None]:
+            return injected(student.denoiser, {name: one[places] for name, one in constants.items()})
+
+        return highest(
+            group, lambda drawing: draw_conditioned(student, under, picture_seeds, drawing, around)
+        )
+
+    groups = groups_of(len(clean), settings)
+    return [
+        *((f"embedding {settings.gate_embedding}", partial(by_embedding, group)) for group in groups),
+        *((f"output {settings.gate_output}", partial(by_output, group)) for group in groups),
+    ]
 
 
-def _best(drawn: torch.Tensor, material: Material, similarity: Similarity) -> list[float]:
+def _best(drawn: torch.Tensor, group: slice, material: Material, similarity: Similarity) -> list[float]:
     compared = [(memory.compared, memory.mask) for memory in material.memories]
     compared += [(picture, None) for picture in material.control_pictures]
     return [
         float(similarities_to(pictures, target, similarity, mask).max())
-        for pictures, (target, mask) in zip(drawn, compared, strict=True)
+        for pictures, (target, mask) in zip(drawn, compared[group], strict=True)
     ]
 
 
-def _change(
-    source: LiveModel, student: LiveModel, prompts: list[str], settings: HardenSettings, work: Work
-) -> float | None:
-    if not prompts:
-        return None
-    return ordinary_change(
-        source, student, prompts, ORDINARY_SEEDS, TIMESTEPS, settings.batch_size, work, quiet=True
-    ).total
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -21,24 +21,26 @@ from typing import Any
 import torch
 
 from surgery.auditing.identity import digest, prompt_id
-from surgery.auditing.measures.pictures import picture_size
-from surgery.auditing.measures.similarity import Similarity, named_similarity
-from surgery.auditing.subjects import Subject, subjects_from
 from surgery.checkpoint.edit.edit_file import write_edit
 from surgery.corpus import collect_prompts, read_prompts
 from surgery.denoisers import BLOCKS
 from surgery.errors import UsageError
 from surgery.files import expanded, json_text, write_atomically
 from surgery.fingerprint import difference
+from surgery.hardening.dealing import Dealer
 from surgery.hardening.ladder import Bench, Rung, climb
 from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.state import State
+from surgery.measures.pictures import picture_size
+from surgery.measures.similarity import Similarity, named_similarity
+from surgery.measures.subjects import Subject, subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet, load_neurons
 from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 from surgery.versions import audit_versions
 
 FORMAT = "surgery.hardening/1"
@@ -76,6 +78,7 @@ def harden(
     keep_going: bool = False,
     device: str | None = None,
     dtype: str | None = None,
+    processes: Processes | None = None,
     quiet: bool = True,
 ) -> HardenResult:
     """Train memories out of a model and write the edit that does it.
@@ -85,7 +88,7 @@ def harden(
         prompts: the memories' captions: a corpus file, or a list.
         output: the edit's folder; it must not exist, its parent must.
         neurons: what `localize` found; None for none: then every prompt is hardened as an unresolved one.
-        images: the memories' pictures (`surgery.auditing.subjects.subjects_from`), only to attack for; where
+        images: the memories' pictures (`surgery.measures.subjects.subjects_from`), only to attack for; where
             one is missing, SOURCE's own replica stands in.
         masks: for images given as a mapping.
         data: further pictures with captions that must stay as they are: a folder with `images.csv`, or
@@ -96,17 +99,21 @@ def harden(
         keep_going: write the edit although the gate does not hold.
         device: as for `load_pipeline`.
         dtype: "float32" or "mixed-bfloat16".
+        processes: this process among those of the launcher, which share the work; default: the only one. They
+            must see the same folders.
         quiet: no progress bars.
 
     Returns:
-        What was done. Where the gate does not hold and `keep_going` is not set, nothing is written but the
-        state that the same call goes on from.
+        What was done, the same on every process. Where the gate does not hold and `keep_going` is not set,
+        nothing is written but the state that the same call goes on from.
 
     Raises:
         UsageError: bad inputs, an output that exists, the state of another run.
         SurgeryError: the model cannot be run.
     """
     settings = settings or HardenSettings()
+    processes = processes or Processes()
+    quiet = quiet or not processes.is_main
     folder = check_edit_output(output)
     model = load_pipeline(source, device, dtype)
     _check_precision(model)
@@ -117,8 +124,9 @@ def harden(
     ordinary = [prompt for prompt in listed if prompt not in {subject.prompt for subject in subjects}]
     measure = _similarity(similarity, model)
     pictures = _data(data, model)
-    state = State(
+    state = _opened(
         folder.with_name(f".{folder.name}.hardening"),
+        processes,
         {
             "settings": settings.as_json(),
             "model": digest(denoiser_fingerprint(model.denoiser)),
@@ -130,17 +138,20 @@ def harden(
             "ordinary": digest(ordinary),
         },
     )
-    work = Work()
-    material = gather(model, subjects, found, ordinary, pictures, measure, settings, work, quiet)
-    gathered = work.unet_sample_forwards
-    bench = Bench(model, material, found, ordinary, measure, settings, state, work, quiet)
+    dealer = Dealer(Work(), processes)
+    material = gather(model, subjects, found, ordinary, pictures, measure, settings, dealer.work, quiet)
+    gathered = dealer.work.unet_sample_forwards
+    bench = Bench(model, material, found, ordinary, measure, settings, state, dealer, quiet)
     rungs = tuple(climb(bench))
-    document = _document(bench, rungs, subjects, gathered)
-    written = None
-    if rungs[-1].gate.holds or keep_going:
-        written = _write(folder, bench, rungs[-1], document)
-        state.remove()
-    return HardenResult(rungs[-1].gate.holds, rungs, written, document)
+    is_written = rungs[-1].gate.holds or keep_going
+    document: dict[str, Any] = {}
+    if processes.is_main:
+        document = _document(bench, rungs, subjects, gathered)
+        if is_written:
+            _write(folder, bench, rungs[-1], document)
+            state.remove()
+    document = processes.from_main(document)
+    return HardenResult(rungs[-1].gate.holds, rungs, folder if is_written else None, document)
 
 
 def check_edit_output(output: str | Path) -> Path:
@@ -155,6 +166,14 @@ def check_edit_output(output: str | Path) -> Path:
     if not folder.parent.is_dir():
         raise UsageError(folder.parent, "no such folder", "make it first")
     return folder
+
+
+def _opened(folder: Path, processes: Processes, header: Mapping[str, Any]) -> State:
+    """The state, made by process 0; the others find it, and the same inputs."""
+    state = State(folder, header) if processes.is_main else None
+    processes.gather(None)
+    processes.check_shared(folder)
+    return state or State(folder, header)
 
 
 def _check_precision(model: LiveModel) -> None:
@@ -202,7 +221,7 @@ def _data(data: str | Path | Mapping[str, Any] | None, model: LiveModel) -> list
 
 
 def _similarity(name: str | None, model: LiveModel) -> Similarity:
-    from surgery.auditing.measures.similarity import default_name
+    from surgery.measures.similarity import default_name
 
     return named_similarity(name or default_name(*picture_size(model)))
 

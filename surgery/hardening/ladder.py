@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.auditing.measures.similarity import Similarity
+from surgery.hardening.dealing import Dealer
 from surgery.hardening.gate import GateResult, ask_gate
 from surgery.hardening.material import Material, zero_rows
 from surgery.hardening.pools import Pools, attack_all
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.sharing import Sharing
 from surgery.hardening.state import State
 from surgery.hardening.training import Trainer
+from surgery.measures.similarity import Similarity
 from surgery.model.injection import text_attentions
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
@@ -44,8 +47,13 @@ class Bench:
     similarity: Similarity
     settings: HardenSettings
     state: State
-    work: Work
+    dealer: Dealer
     quiet: bool = True
+
+    @property
+    def work(self) -> Work:
+        """What was spent, by all processes."""
+        return self.dealer.work
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,16 @@ def free_rounds(material: Material, settings: HardenSettings, by_output: bool) -
 
 
 def _zeroed(bench: Bench) -> Rung:
-    known = bench.state.finished_record(ZEROED)
+    processes = bench.dealer.processes
+    known = processes.from_main(bench.state.finished_record(ZEROED) if processes.is_main else None)
     if known is not None:
         return Rung(ZEROED, [], GateResult(**known))
     student = own_copy(bench.source)
     zero_rows(student, bench.neurons)
     with counted(student, bench.work):
         gate = _ask(bench, student, 0)
-    bench.state.finished(ZEROED, gate.__dict__)
+    if processes.is_main:
+        bench.state.finished(ZEROED, gate.__dict__)
     return Rung(ZEROED, [], gate)
 
 
@@ -119,12 +129,14 @@ def _trained(bench: Bench, name: str) -> Rung:
         own,
         trained_names(student.denoiser, name),
         by_output=name == HARDENED,
+        sharing=Sharing(bench.dealer),
     )
     pools = Pools.of(len(bench.material.memories))
     rounds: list[dict[str, Any]] = []
     gate: GateResult | None = None
     if (found := bench.state.load(name)) is not None:
         rounds, content, pools = found
+        pools = pools.to(student.device)
         _restore(trainer, content)
         last = rounds[-1]["gate"]
         gate = GateResult(**last) if last is not None else None
@@ -136,7 +148,8 @@ def _trained(bench: Bench, name: str) -> Rung:
         while len(rounds) < settings.rounds and not (gate is not None and gate.holds):
             number = len(rounds)
             gate = _round(bench, trainer, own, pools, rounds, number)
-            bench.state.save(name, rounds, _content(trainer), pools)
+            if bench.dealer.processes.is_main:
+                bench.state.save(name, rounds, _content(trainer), pools)
             bars.update(1)
     if gate is None:  # the rounds ended before it was first asked
         gate = _ask(bench, student, settings.rounds)
@@ -166,10 +179,14 @@ def _round(
         return found
 
     if number >= free_rounds(bench.material, settings, trainer.by_output):
-        stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
+        stage(
+            "attack",
+            lambda: attack_all(trainer.student, bench.material, pools, settings, number, bench.dealer),
+        )
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
+    trainer.sharing.agree(partial(_content, trainer), partial(_restore, trainer))
     asked = number + 1 >= settings.first_gate
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
     rounds.append(
@@ -184,7 +201,7 @@ def _round(
 
 def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:
     return ask_gate(
-        bench.source, student, bench.material, bench.ordinary, bench.similarity, bench.settings, bench.work,
+        bench.source, student, bench.material, bench.ordinary, bench.similarity, bench.settings, bench.dealer,
         number,
     )  # fmt: skip
 

@@ -22,15 +22,15 @@ import torch
 from surgery.auditing.attack.output import Constants
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.auditing.measures.pictures import decode_latents, encode_pictures, reconstruct
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import Similarity
-from surgery.auditing.subjects import Subject
 from surgery.denoisers import BLOCKS
 from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.targets import drawn, target_of
 from surgery.hardening.triggers import trigger_constants
+from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
+from surgery.measures.similarity import Similarity
+from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import value_layers

@@ -7,13 +7,16 @@ from image to image, so that no one way in is closed while another stays open.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 
 from surgery.auditing.attack.embedding import EmbeddingAttack, optimize_embeddings
 from surgery.auditing.attack.output import LEARNING_RATE, Constants, OutputAttack, optimize_constants
+from surgery.hardening.dealing import Dealer, groups_of
 from surgery.hardening.material import Material, Memory
 from surgery.hardening.settings import HardenSettings
 from surgery.model.conditioning import Conditioning
@@ -41,38 +44,61 @@ class Pools:
         """Empty ones."""
         return cls([[] for _ in range(memories)], [[] for _ in range(memories)])
 
+    def to(self, device: torch.device | str) -> Pools:
+        """The same on a device."""
+        return Pools(
+            [[one.to(device) for one in pool] for pool in self.embeddings],
+            [
+                [(_moved(vectors, device), under.to(device)) for vectors, under in pool]
+                for pool in self.outputs
+            ],
+        )
+
 
 def attack_all(
-    model: LiveModel, material: Material, pools: Pools, settings: HardenSettings, number: int
+    model: LiveModel, material: Material, pools: Pools, settings: HardenSettings, number: int, dealer: Dealer
 ) -> None:
     """Attack every memory on the student, and put what came of it into the pools; `number` of the round."""
     clean = torch.stack([memory.clean for memory in material.memories])
     first = (settings.seed + number + 1) * SEEDS_OF_A_ROUND
-    for _, found in optimize_embeddings(
-        model,
-        clean,
-        embedding_starts(material, pools, number, settings.seed),
-        embedding_attack(settings, halves(settings.embedding_steps)),
-        [first + place for place in range(len(clean))],
-    ):
-        for place, pool in enumerate(pools.embeddings):
-            pool.append(found.select(slice(place, place + 1)))
-            del pool[: -settings.pool]
-    if not settings.output_steps:
-        return
+    seeds = [first + place for place in range(len(clean))]
+    told = embedding_starts(material, pools, number, settings.seed)
     under, begin = output_starts(material, pools, number, settings.seed)
-    for _, constants in optimize_constants(
-        model,
-        clean,
-        under,
-        output_attack(settings, halves(settings.output_steps)),
-        [first + 500 + place for place in range(len(clean))],
-        begin,
-    ):
-        for place, outputs in enumerate(pools.outputs):
-            one = {name: vectors[place : place + 1] for name, vectors in constants.items()}
-            outputs.append((one, under.select(slice(place, place + 1))))
-            del outputs[: -settings.pool]
+
+    def embeddings(group: slice) -> list[Conditioning]:
+        attack = embedding_attack(settings, halves(settings.embedding_steps))
+        points = optimize_embeddings(model, clean[group], told.select(group), attack, seeds[group])
+        return [found.to("cpu") for _, found in points]
+
+    def outputs(group: slice) -> list[Constants]:
+        attack = output_attack(settings, halves(settings.output_steps))
+        points = optimize_constants(
+            model,
+            clean[group],
+            under.select(group),
+            attack,
+            [seed + 500 for seed in seeds[group]],
+            {name: value[group] for name, value in begin.items()},
+        )
+        return [_moved(constants, "cpu") for _, constants in points]
+
+    groups = groups_of(len(clean), settings)
+    pieces: list[Callable[[], Any]] = [partial(embeddings, group) for group in groups]
+    if settings.output_steps:
+        pieces += [partial(outputs, group) for group in groups]
+    found = dealer.all_of(pieces)
+    for group, points in zip(groups, found, strict=False):
+        for told_now in points:
+            for place, pool in enumerate(pools.embeddings[group]):
+                pool.append(told_now.select(slice(place, place + 1)).to(model.device))
+                del pool[: -settings.pool]
+    for group, points in zip(groups, found[len(groups) :], strict=False):
+        for constants in points:
+            for place, pool_of_outputs in enumerate(pools.outputs[group]):
+                one = {name: vectors[place : place + 1] for name, vectors in constants.items()}
+                below = under.select(slice(group.start + place, group.start + place + 1))
+                pool_of_outputs.append((_moved(one, model.device), below))
+                del pool_of_outputs[: -settings.pool]
 
 
 def embedding_starts(material: Material, pools: Pools, number: int, seed: int) -> Conditioning:
@@ -162,6 +188,10 @@ def _gaussian(own: Conditioning, seed: int) -> Conditioning:
     noise = torch.randn(own.embeddings.shape, generator=generator).to(own.embeddings)
     spread, center = own.embeddings.float().std(), own.embeddings.float().mean()
     return Conditioning((center + spread * noise).to(own.embeddings.dtype), own.added)
+
+
+def _moved(constants: Constants, device: torch.device | str) -> Constants:
+    return {name: value.to(device) for name, value in constants.items()}
 
 
 def _one_of(told: Conditioning, chance: random.Random) -> Conditioning:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.measures.replication import generate, similarities_to
-from surgery.auditing.measures.similarity import Similarity
-from surgery.auditing.subjects import Subject
 from surgery.hardening.settings import HardenSettings
+from surgery.measures.pictures import reconstruct
+from surgery.measures.similarity import Similarity
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
 

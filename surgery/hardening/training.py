@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from surgery.hardening.lessons import Lessons
 from surgery.hardening.material import Material, zero_rows
 from surgery.hardening.pools import Pools, joined, trigger_of
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.sharing import Backward, Sharing, Term
 from surgery.model.conditioning import Conditioning
 from surgery.model.injection import injected, text_attentions
 from surgery.model.pipeline import LiveModel
@@ -48,6 +50,7 @@ class Trainer:
     Attributes:
         trained: names of the parameters that change.
         by_output: whether constants are trained against; the rung `closed` knows embeddings only.
+        sharing: how several processes share the terms of a step.
     """
 
     student: LiveModel
@@ -56,6 +59,7 @@ class Trainer:
     settings: HardenSettings
     trained: Sequence[str]
     by_output: bool = True
+    sharing: Sharing = field(default_factory=Sharing)
 
     def __post_init__(self) -> None:
         chosen = set(self.trained)
@@ -86,7 +90,7 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
             self.optimizer.zero_grad(set_to_none=True)
-            for name, value in self._terms(pools, chance, keep):
+            for name, value in self.sharing.values(self._terms(pools, chance, keep), self.parameters):
                 sums[name] = sums.get(name, 0.0) + value / self.settings.steps
             if not all(math.isfinite(value) for value in sums.values()):
                 raise SurgeryError(self.student.source, "the loss of hardening is not finite", "lower --rate")
@@ -95,21 +99,23 @@ class Trainer:
             zero_rows(self.student, self.neurons)
         return sums
 
-    def _terms(self, pools: Pools, chance: random.Random, keep: float) -> Iterator[tuple[str, float]]:
+    def _terms(self, pools: Pools, chance: random.Random, keep: float) -> list[Term]:
+        """The terms of a step: all chance is taken here, before anything is asked of the denoiser."""
+        terms: list[Term] = []
         memories = self.material.memories
         told = [place for place, one in enumerate(memories) if pools.embeddings[place] or not one.resolved]
         if told:
-            yield "embedding", self._by_embedding(pools, told, chance)
+            terms.append(("embedding", self._by_embedding(pools, told, chance)))
         held = [place for place, one in enumerate(memories) if pools.outputs[place] or self._armed(one)]
         if held and self.by_output:
-            yield "output", self._by_output(pools, held, chance)
-        yield "keep", self._kept(chance, keep)
+            terms.append(("output", self._by_output(pools, held, chance)))
+        return [*terms, ("keep", self._kept(chance, keep))]
 
     def _armed(self, memory: Any) -> bool:
         return self.settings.trigger_share > 0 and memory.trigger is not None
 
-    def _by_embedding(self, pools: Pools, places: Sequence[int], chance: random.Random) -> float:
-        """Backward through the term `embedding`; its value."""
+    def _by_embedding(self, pools: Pools, places: Sequence[int], chance: random.Random) -> Backward:
+        """The term `embedding`."""
         who = [chance.choice(places) for _ in range(self.settings.batch)]
         chosen = []
         for place in who:
@@ -117,10 +123,10 @@ class Trainer:
             known = [*pools.embeddings[place], *([] if own.resolved else [own.own])]
             chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
         lessons, weights = self._attacked(who, chance)
-        return self._backward(lessons, joined(chosen), weights)
+        return partial(self._backward, lessons, joined(chosen), weights)
 
-    def _by_output(self, pools: Pools, places: Sequence[int], chance: random.Random) -> float:
-        """Backward through the term `output`; its value."""
+    def _by_output(self, pools: Pools, places: Sequence[int], chance: random.Random) -> Backward:
+        """The term `output`."""
         who = [chance.choice(places) for _ in range(self.settings.batch)]
         chosen = []
         for place in who:
@@ -131,8 +137,13 @@ class Trainer:
                 chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
         constants = {name: torch.cat([one[name] for one, _ in chosen]) for name in self.widths}
         lessons, weights = self._attacked(who, chance)
-        with injected(self.student.denoiser, constants):
-            return self._backward(lessons, joined([under for _, under in chosen]), weights)
+        told = joined([under for _, under in chosen])
+
+        def backward() -> float:
+            with injected(self.student.denoiser, constants):
+                return self._backward(lessons, told, weights)
+
+        return backward
 
     def _attacked(self, who: Sequence[int], chance: random.Random) -> tuple[Lessons, torch.Tensor]:
         """A lesson of each memory listed, and the weight of its error: [n, 1, height or 1, width or 1]."""
@@ -146,12 +157,12 @@ class Trainer:
             weights.append(mask * material.weights[one.timesteps].view(-1, 1, 1, 1) / len(who))
         return Lessons.joined(parts), torch.cat(weights)
 
-    def _kept(self, chance: random.Random, weight: float) -> float:
+    def _kept(self, chance: random.Random, weight: float) -> Backward:
         kept, count = self.material.kept, self.settings.keep_batch
         lessons = kept.select(torch.tensor([chance.randrange(len(kept)) for _ in range(count)]))
         told = self.material.told.select(lessons.prompts.to(self.material.told.embeddings.device))
         weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * weight / count
-        return self._backward(lessons, told, weights)
+        return partial(self._backward, lessons, told, weights)
 
     def _backward(self, lessons: Lessons, told: Conditioning, weights: torch.Tensor) -> float:
         """Add the gradient of a term to what is there; its value."""

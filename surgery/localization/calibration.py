@@ -7,12 +7,13 @@
    `confirm_prompts`): every set of latents has a level of its own, so that a score is only comparable on the
    latents it was calibrated on.
 4. A threshold is mean + cutoff x standard deviation of the criterion's own distribution.
+5. How much of a score the first few seeds tell, for `scan` (`surgery.localization.discovery.looks`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -24,6 +25,7 @@ from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.activations import Moments, activations
 from surgery.localization.criteria import Criterion, Detector
+from surgery.localization.discovery.looks import Looks, LooksCalibration
 from surgery.localization.distribution import Distribution
 from surgery.localization.predictions import Predictions
 from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
@@ -57,6 +59,7 @@ class Calibration:
         source: where the ordinary prompts came from, in words.
         versions: library versions.
         cutoff: deviations for every threshold; None takes each criterion's own.
+        looks: what few seeds tell; None where the calibration has too few prompts or seeds to say.
     """
 
     mean: Mapping[str, torch.Tensor]
@@ -68,6 +71,7 @@ class Calibration:
     source: str
     versions: Mapping[str, str]
     cutoff: float | None = None
+    looks: Looks | None = None
 
     def threshold(self, detector: Detector, on_fresh_seeds: bool = False) -> float:
         """The calibrated threshold of a criterion or detector.
@@ -160,16 +164,20 @@ def calibrate(
         batch = unique[start : start + TEXT_BATCH]
         moments.update(activations(layers, encode_prompts(model, batch)))
         report("activations", start + len(batch), len(unique))
+    sample = _evenly(unique, score_prompts)
+    looks = LooksCalibration(len(sample))
+    scores = _score_distributions(model, sample, settings, report, looks)
     return Calibration(
         mean={name: value.float() for name, value in moments.mean.items()},
         std={name: value.float() for name, value in moments.std().items()},
-        scores=_score_distributions(model, _evenly(unique, score_prompts), settings, report),
+        scores=scores,
         prompts=moments.count,
         fingerprint=denoiser_fingerprint(model.denoiser),
         made_with=settings.for_calibration(),
         source=source,
         versions=library_versions(),
         cutoff=cutoff,
+        looks=looks.result(),
     )
 
 
@@ -179,12 +187,16 @@ def _evenly(prompts: list[str], count: int) -> list[str]:
 
 
 def _score_distributions(
-    model: LiveModel, prompts: list[str], settings: LocalizeSettings, report: Progress
+    model: LiveModel,
+    prompts: list[str],
+    settings: LocalizeSettings,
+    report: Progress,
+    looks: LooksCalibration,
 ) -> dict[str, Distribution]:
     predictor = predictor_of(model, settings)
     latents = seeded_latents(model, settings.seed, settings.seeds)
     detectors = [registry.detector(name) for name in registry.detector_places()]
-    scores = _scores_on(predictor, latents, prompts, detectors, "scores", report)
+    scores = _scores_on(predictor, latents, prompts, detectors, "scores", report, looks)
     if settings.confirm_seeds:
         criteria = [registry.criterion(name) for name in registry.CRITERIA]
         fresh = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
@@ -201,10 +213,11 @@ def _scores_on(
     detectors: Sequence[Detector],
     what: str,
     report: Progress,
+    looks: LooksCalibration | None = None,
 ) -> dict[str, Distribution]:
     found: dict[str, list[float]] = {}
     before: Predictions | None = None
-    for position, (_, one) in enumerate(predictions_of(predictor, latents, prompts)):
+    for position, (_, one) in enumerate(predictions_of(predictor, latents, ([one] for one in prompts))):
         asked_for: set[str] = set()
         for detector in detectors:
             values = detector.calibration_values(one, before)
@@ -214,6 +227,8 @@ def _scores_on(
             for name, some in values.items():
                 found.setdefault(name, []).extend(some)
         before = one
+        if looks is not None:
+            looks.see(one)
         report(what, position + 1, len(prompts))
     for detector in detectors:
         found.update(detector.derived_values(found, len(latents)))
@@ -223,16 +238,15 @@ def _scores_on(
 
 
 def predictions_of(
-    predictor: NoisePredictor, latents: torch.Tensor, prompts: Sequence[str], together: int = 1
+    predictor: NoisePredictor, latents: torch.Tensor, batches: Iterable[Sequence[str]]
 ) -> Iterator[tuple[Sequence[str], Predictions]]:
-    """(prompts, their predictions on the latents), so many prompts at once, in order."""
+    """(prompts, their predictions on the latents) for every batch of prompts, each of them asked at once."""
 
     @cache
     def empty() -> torch.Tensor:
         return predictor.predict(latents, encode_prompts(predictor.model, [""]))
 
-    for start in range(0, len(prompts), together):
-        some = prompts[start : start + together]
+    for some in batches:
         conditioning = encode_prompts(predictor.model, some).repeat(len(latents))
         noise = predictor.predict(latents.repeat(len(some), 1, 1, 1), conditioning)
         noise = noise.unflatten(0, (len(some), len(latents)))

@@ -16,6 +16,7 @@ from typing import Any
 from surgery.errors import UsageError
 from surgery.files import expanded, write_atomically
 from surgery.localization.calibration import Calibration, Distribution
+from surgery.localization.discovery.looks import Looks
 
 FORMAT = "surgery.calibration/1"
 
@@ -39,6 +40,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> None:
         "source": calibration.source,
         "versions": dict(calibration.versions),
         "cutoff": calibration.cutoff,
+        "looks": None if calibration.looks is None else calibration.looks.as_json(),
     }
     write_atomically(path, save(tensors, {"surgery": json.dumps(facts)}))
 
@@ -76,6 +78,7 @@ def read_calibration(path: str | Path) -> Calibration:
             source=facts["source"],
             versions=facts["versions"],
             cutoff=facts["cutoff"],
+            looks=Looks.from_json(facts["looks"]) if facts.get("looks") else None,
         )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,6 +16,7 @@ from surgery.localization.records import (
     PromptRecord,
     aggregate,
 )
+from surgery.localization.second_look import BY_NATURE, FALSE_ALARM
 from surgery.model.work import add_work
 from surgery.neurons import NeuronSet
 from surgery.versions import library_versions
@@ -55,6 +56,10 @@ def result(
         "outcomes": {
             outcome: sum(record.outcome == outcome for record in records)
             for outcome in (LOCALIZED, NOT_MEMORIZED, UNRESOLVED)
+        },
+        "reasons": {
+            reason: sum(record.details.get("reason") == reason for record in records)
+            for reason in (FALSE_ALARM, BY_NATURE)
         },
         "computes_in": localizer.model.type_name,
         "versions": library_versions(),

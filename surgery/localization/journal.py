@@ -2,30 +2,59 @@
 
 A JSON-lines file. Its first line is the header `{"format": "surgery.journal/1", "run": {...}}` with
 everything that the records depend on (settings, thresholds, model fingerprint); each further line is one
-prompt's record as in `neurons.json`. Every line is flushed to the disk as its prompt ends, so that a kill
-loses at most the prompts under way; a half-written last line is dropped. Each process writes a journal of its
-own, `NAME`, `NAME.1`, ... and reads all of them, so that a run may go on with another number of processes.
+prompt's record: of `localize`, as in `neurons.json`; of `scan`, a score. Lines are flushed to the disk as
+their prompts end, so that a kill loses at most the prompts under way; a half-written last line is dropped.
+Each process writes a journal of its own, `NAME`, `NAME.1`, ... and reads all of them, so that a run may go on
+with another number of processes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from surgery.errors import UsageError
 from surgery.files import check_writable
 from surgery.localization.records import PromptRecord
 
-FORMAT = "surgery.journal/1"
+
+class Recorded(Protocol):
+    """What a journal keeps: what was found of one prompt."""
+
+    @property
+    def prompt(self) -> str:
+        """The prompt."""
 
 
-class Journal:
+Record = TypeVar("Record", bound=Recorded)
+
+
+@dataclass(frozen=True)
+class JournalKind(Generic[Record]):
+    """What a journal's lines are.
+
+    Attributes:
+        tag: of the format.
+        to_json, from_json: a record as the JSON object of a line, and back, nothing lost.
+    """
+
+    tag: str
+    to_json: Callable[[Record], Mapping[str, Any]]
+    from_json: Callable[[Mapping[str, Any]], Record]
+
+
+OF_LOCALIZE = JournalKind("surgery.journal/1", PromptRecord.as_json, PromptRecord.from_json)
+
+
+class Journal(Generic[Record]):
     """The journal of one process.
 
     Args:
+        kind: what its lines are.
         path: of process 0's journal.
         run: what the records depend on, as JSON values; a journal made with anything else is refused.
         rank: of this process.
@@ -38,19 +67,22 @@ class Journal:
             written.
     """
 
-    def __init__(self, path: str | Path, run: Mapping[str, Any], rank: int = 0) -> None:
+    def __init__(
+        self, kind: JournalKind[Record], path: str | Path, run: Mapping[str, Any], rank: int = 0
+    ) -> None:
+        self.kind = kind
         first = check_writable(path)
         self.path = first if rank == 0 else first.with_name(f"{first.name}.{rank}")
         self.run = json.loads(json.dumps(run))
-        self.records: dict[str, PromptRecord] = {}
+        self.records: dict[str, Record] = {}
         for found in journals(first):
             self.records.update(self._read(found))
         self._file = self._open()
 
-    def append(self, record: PromptRecord) -> None:
-        """Write one record and wait until it is on the disk."""
-        self._write_line(record.as_json())
-        self.records[record.prompt] = record
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records and wait until they are on the disk."""
+        self._write_lines([self.kind.to_json(record) for record in records])
+        self.records.update((record.prompt, record) for record in records)
 
     def close(self) -> None:
         """Close the file."""
@@ -60,15 +92,15 @@ class Journal:
         _drop_half_line(self.path)
         self._file = self.path.open("a", encoding="utf-8")
         if self.path.stat().st_size == 0:
-            self._write_line({"format": FORMAT, "run": self.run})
+            self._write_lines([{"format": self.kind.tag, "run": self.run}])
         return self._file
 
-    def _write_line(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    def _write_lines(self, values: Sequence[Mapping[str, Any]]) -> None:
+        self._file.write("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self, path: Path) -> dict[str, PromptRecord]:
+    def _read(self, path: Path) -> dict[str, Record]:
         try:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         except (OSError, UnicodeDecodeError) as error:
@@ -80,10 +112,10 @@ class Journal:
             return {}
         try:
             header, *entries = [json.loads(line) for line in whole]
-            if header["format"] != FORMAT:
+            if header["format"] != self.kind.tag:
                 raise ValueError(f"its format is {header['format']!r}")
             self._refuse_other_run(path, header["run"])
-            return {entry["prompt"]: PromptRecord.from_json(entry) for entry in entries}
+            return {entry["prompt"]: self.kind.from_json(entry) for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(path, f"is not a journal ({error})", "name another with --journal") from None
 

@@ -4,8 +4,9 @@
    model).
 2. Localize prompt by prompt (`surgery.localization.one_prompt`), spread over the processes; each record goes
    to the journal.
-3. Gather the records in corpus order and aggregate the refined sets of the localized prompts; or search one
-   mask that breaks all memories together (`surgery.localization.joint`).
+3. Gather the records in corpus order, drop what the correction for many prompts calls false alarms
+   (`surgery.localization.second_look`), and aggregate the refined sets of the localized prompts; or search
+   one mask that breaks all memories together (`surgery.localization.joint`).
 4. Confirm the one set for every memorized prompt, on fresh seeds and on pictures
    (`surgery.localization.confirmation`).
 
@@ -28,9 +29,8 @@ from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.calibration_file import read_calibration
 from surgery.localization.gathering import aggregated, result
 from surgery.localization.joint.mask import find_joint_mask
-from surgery.localization.journal import Journal
+from surgery.localization.journal import OF_LOCALIZE, Journal
 from surgery.localization.one_prompt import PromptLocalizer
-from surgery.localization.processes import Processes
 from surgery.localization.records import (
     NOT_MEMORIZED,
     Localization,
@@ -38,6 +38,7 @@ from surgery.localization.records import (
     aggregate,
     with_joint,
 )
+from surgery.localization.second_look import corrected
 from surgery.localization.settings import (
     AFTER_THE_RECORDS,
     CALIBRATION_FIELDS,
@@ -51,6 +52,7 @@ from surgery.model.value_layers import denoiser_fingerprint
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 from surgery.progress import StageBars, bar
 
 
@@ -120,19 +122,19 @@ def localize(
     localizer = PromptLocalizer(live, usable, settings, subjects)
     book = None
     if journal is not None:
-        book = Journal(journal, _run_description(localizer), processes.rank)
+        book = Journal(OF_LOCALIZE, journal, _run_description(localizer), processes.rank)
     try:
-        known = dict(book.records) if book is not None else {}
+        known: dict[str, PromptRecord] = dict(book.records) if book is not None else {}
         for some in processes.gather(known):
             known.update(some)
-        todo = processes.share([prompt for prompt in corpus.prompts if prompt not in known])
-        fresh = _localize_all(localizer, todo, book, show_progress and processes.is_main, on_record)
+        todo = [prompt for prompt in corpus.prompts if prompt not in known]
+        fresh = _localize_all(localizer, todo, book, processes, show_progress, on_record)
     finally:
         if book is not None:
             book.close()
     for some in processes.gather({record.prompt: record for record in fresh}):
         known.update(some)
-    records = [known[prompt] for prompt in corpus.prompts]
+    records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
     joint = None
     if settings.joint:
         joint = processes.from_main(
@@ -161,15 +163,13 @@ def confirm_final(
     searched = [record for record in records if record.outcome != NOT_MEMORIZED]
     if not localizer.settings.confirm_seeds:
         return records
-    mine = set(processes.share([record.prompt for record in searched]))
     done: dict[str, PromptRecord] = {}
-    with bar(len(mine), "confirm", show_progress and processes.is_main) as progress:
-        for record in searched:
-            if record.prompt in mine:
-                work = Work()
-                final = localizer.confirmation.final(record.prompt, neurons, work)
-                done[record.prompt] = record.with_final(final, work.as_json())
-                progress.update()
+    with bar(len(searched), "confirm", show_progress and processes.is_main) as progress:
+        for number in processes.deal(len(searched)):
+            record, work = searched[number], Work()
+            final = localizer.confirmation.final(record.prompt, neurons, work)
+            done[record.prompt] = record.with_final(final, work.as_json())
+            progress.update(number + 1 - progress.n)
     everything: dict[str, PromptRecord] = {}
     for some in processes.gather(done):
         everything.update(some)
@@ -243,18 +243,19 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
 def _localize_all(
     localizer: PromptLocalizer,
     prompts: list[str],
-    book: Journal | None,
+    book: Journal[PromptRecord] | None,
+    processes: Processes,
     show_progress: bool,
     on_record: Callable[[PromptRecord], None] | None,
 ) -> list[PromptRecord]:
     records = []
-    with bar(len(prompts), "localize", show_progress) as progress:
+    with bar(len(prompts), "localize", show_progress and processes.is_main) as progress:
         spent: Counter[str] = Counter()
         by_stage: Counter[str] = Counter()
-        for prompt in prompts:
-            record = localizer(prompt)
+        for number in processes.deal(len(prompts)):
+            record = localizer(prompts[number])
             if book is not None:
-                book.append(record)
+                book.append([record])
             records.append(record)
             if on_record is not None:
                 on_record(record)
@@ -263,5 +264,5 @@ def _localize_all(
             by_stage.update(work["seconds_by_stage"])
             stages = {stage: f"{seconds:.0f}s" for stage, seconds in by_stage.items()}
             progress.set_postfix(**spent, **stages, last=record.outcome)
-            progress.update()
+            progress.update(number + 1 - progress.n)  # the others' are done or under way
     return records

@@ -1,4 +1,4 @@
-"""Localization of one prompt: gate, initial selection, refinement, confirmation on fresh seeds.
+"""Localization of one prompt: gate, second look, initial selection, refinement, confirmation on fresh seeds.
 
 `PromptLocalizer` holds what all prompts of a run share; calling it with a prompt gives a `PromptRecord`. Both
 strategies answer the same questions. `reference` asks them one by one as the published code does, its wasted
@@ -25,6 +25,7 @@ from surgery.localization.search.fast import FastRefinement, Found
 from surgery.localization.search.monotone import NotMonotone
 from surgery.localization.search.published_walk import refine, select
 from surgery.localization.search.selection import Descent, Selection, gallop, without_duplicates
+from surgery.localization.second_look import SecondLook
 from surgery.localization.settings import LocalizeSettings
 from surgery.measures.pictures import encode_pictures
 from surgery.measures.subjects import Subject
@@ -91,6 +92,7 @@ class PromptLocalizer:
         self.layers = value_layers(model.denoiser, settings.blocks, settings.projection)
         self.latents = seeded_latents(model, settings.seed, settings.seeds)
         self.is_reference = settings.strategy == "reference"
+        self.second_look = SecondLook.of(model, calibration, settings)
         self.predictor = predictor_of(
             model, settings, swap_guidance=self.is_reference, wasted_passes=self.is_reference
         )
@@ -112,11 +114,18 @@ class PromptLocalizer:
                 replays=not self.is_reference,
             )
             gate = evaluator.judge(self.thresholds.gate)
+        ordinary = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
         if not gate.kept:
-            details = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
             return PromptRecord(
-                prompt, NOT_MEMORIZED, gate.score, details={**details, "work": work.as_json()}
+                prompt, NOT_MEMORIZED, gate.score, details={**ordinary, "work": work.as_json()}
             )
+        look = None
+        if self.second_look is not None:
+            with work.stage("second look"):
+                look = self.second_look(predictor_of(self.model, self.settings, work=work), prompt)
+            if look.reason:
+                ordinary |= {"reason": look.reason, "second_look": look.as_json(), "work": work.as_json()}
+                return PromptRecord(prompt, NOT_MEMORIZED, gate.score, details=ordinary)
         selection, found = self._search(evaluator, conditioning, work)
         neurons = NeuronSet.from_pairs(found.neurons)
         evaluations = evaluator.evaluations
@@ -130,6 +139,7 @@ class PromptLocalizer:
             "duplicates": len(selection.neurons) - len(set(selection.neurons)),
             "score_initial": None if selection.score is None else float(f"{selection.score:.6g}"),
             **found.details,
+            **({} if look is None else {"second_look": look.as_json()}),
             "parts": {
                 "before": rounded(evaluator.gate_parts),
                 "after": rounded(evaluator.parts.get(neurons, {})),

@@ -21,8 +21,9 @@ class PromptRecord:
 
     Attributes:
         prompt: the caption.
-        outcome: "localized", "not_memorized" (the gate let no seed through) or "unresolved" (even the full
-            initial set did not break the memory).
+        outcome: "localized", "not_memorized" (the gate let no seed through; or the second look found a
+            `reason` why the prompt only seemed memorized) or "unresolved" (even the full initial set did not
+            break the memory).
         score_before: the gate's score.
         score_after: the score with the refined neurons off; None where nothing was searched.
         initial, refined: the neurons of each stage.

@@ -25,6 +25,7 @@ CONFIRMATION_FIELDS = ("confirm_seeds", "confirm_seed")
 CALIBRATION = "calibration"
 METHOD = "method (published defaults unless said otherwise)"
 CONFIRMATION = "confirmation on fresh seeds"
+SECOND_LOOK = "second look at prompts that pass the gate"
 SCORING = "scoring"
 ONE_SET = "from prompts to one set (default: union over the localized prompts)"
 JOINT = "one mask for the corpus, searched jointly"
@@ -52,6 +53,7 @@ class LocalizeSettings:
     - guidance: None scores the conditional prediction alone.
     - step_index: 1 is the second timestep, as in the published code.
     - confirm_seed: must differ from `seed`.
+    - second_look, false_discovery_rate: see `surgery.localization.second_look`.
     - selection, joint: see `surgery.localization.joint.attributed` and `surgery.localization.joint`.
     - confirm_pictures: see `surgery.localization.confirmation`; none where confirm_seeds is 0.
     - include_unresolved: without it, unresolved prompts are not refined either.
@@ -165,6 +167,19 @@ class LocalizeSettings:
         metavar="N",
         least=0,
     )
+    second_look: bool = setting(
+        True,
+        "search every prompt that passes the gate at once, as the reference strategy does",
+        group=SECOND_LOOK,
+        flag="--no-second-look",
+    )
+    false_discovery_rate: float = setting(
+        0.01,
+        "of the prompts that count as memorized, the share expected to be ordinary ones",
+        group=SECOND_LOOK,
+        metavar="Q",
+        least=0,
+    )
     confirm_pictures: int = setting(
         6,
         "pictures of a memorized prompt with the final set off, at the pipeline's own guidance; 0: none",
@@ -241,6 +256,11 @@ class LocalizeSettings:
         if self.confirm_seeds == 1:
             raise UsageError(
                 "confirm-seeds", "one seed has no pair to be compared with", "give 0, or at least 2"
+            )
+
+        if not 0 < self.false_discovery_rate < 1:
+            raise UsageError(
+                "false-discovery-rate", f"{self.false_discovery_rate} is no share", "give one between 0 and 1"
             )
 
     def as_json(self) -> dict[str, Any]:

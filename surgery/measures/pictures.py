@@ -17,9 +17,8 @@ from PIL import Image
 
 from surgery.errors import UsageError
 from surgery.files import expanded
+from surgery.image_files import PICTURE_SUFFIXES, pictures_in
 from surgery.model.pipeline import LiveModel
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def from_images(images: Sequence[Any]) -> torch.Tensor:
@@ -63,15 +62,6 @@ def read_picture(path: str | Path, height: int, width: int) -> torch.Tensor:
         image = image.crop((left, top, left + crop_width, top + crop_height))
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     return from_images([image])[0]
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder by name, without masks (`NAME.mask.png`)."""
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.stem.endswith(".mask")
-    )
 
 
 def read_pictures(folder: str | Path, height: int, width: int) -> list[torch.Tensor]:

@@ -12,8 +12,6 @@ Masks are white where a picture is to be compared. A prompt without an image get
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +21,8 @@ import torch
 
 from surgery.errors import UsageError
 from surgery.files import expanded
-from surgery.measures.pictures import (
-    from_images,
-    pictures_in,
-    read_mask,
-    read_picture,
-    to_bytes_range,
-)
-
-TABLE = "images.csv"
+from surgery.image_files import TABLE, pictures_in, slug, table_mapping
+from surgery.measures.pictures import from_images, read_mask, read_picture, to_bytes_range
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ def subjects_from(
         mapping = dict(images)
         mask_of: dict[str, Any] = dict(masks or {})
     else:
-        mapping, mask_of = _folder_mapping(expanded(images), prompts)
+        mapping, mask_of = folder_mapping(expanded(images), prompts)
     if not any(prompt in mapping for prompt in prompts):
         raise UsageError(images, "holds an image for none of the prompts", "see `surgery audit --help`")
     return [
@@ -83,12 +74,12 @@ def subjects_from(
     ]
 
 
-def slug(prompt: str) -> str:
-    """The file name of a prompt: `A red circle!` -> `a-red-circle`."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+def folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Prompt -> image and prompt -> mask in a folder; numbers in file names count in `prompts`.
 
-
-def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    Raises:
+        UsageError: there is no such folder, or its table cannot be read.
+    """
     if not folder.is_dir():
         raise UsageError(folder, "no such folder", "give the folder of the training images")
     table = folder / TABLE
@@ -105,33 +96,6 @@ def _folder_mapping(folder: Path, prompts: Sequence[str]) -> tuple[dict[str, Pat
         mask = file.with_name(f"{file.stem}.mask.png")
         if mask.is_file():
             masks[prompt] = mask
-    return images, masks
-
-
-def table_mapping(table: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Caption -> image and caption -> mask, as `images.csv` says.
-
-    Raises:
-        UsageError: it cannot be read, or a line lacks its caption or image.
-    """
-    images, masks = {}, {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {(name or "").strip().lower(): value for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(table, f"cannot be read as a table ({error})", "write prompt,image[,mask]") from None
-    for number, row in enumerate(rows, start=2):
-        prompt, image = row.get("prompt") or row.get("caption"), row.get("image")
-        if not prompt or not image:
-            raise UsageError(
-                f"{table} line {number}", "lacks a prompt or an image", "write prompt,image[,mask]"
-            )
-        images[prompt.strip()] = table.parent / image.strip()
-        if (row.get("mask") or "").strip():
-            masks[prompt.strip()] = table.parent / str(row["mask"]).strip()
     return images, masks
 
 

@@ -38,6 +38,11 @@ class Conditioning:
         added = {name: value.repeat_interleave(times, 0) for name, value in self.added.items()}
         return Conditioning(self.embeddings.repeat_interleave(times, 0), added)
 
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same on a device."""
+        added = {name: value.to(device) for name, value in self.added.items()}
+        return Conditioning(self.embeddings.to(device), added)
+
     def join(self, other: Conditioning) -> Conditioning:
         """This conditioning, then the other's."""
         added = {name: torch.cat([value, other.added[name]]) for name, value in self.added.items()}

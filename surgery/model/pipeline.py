@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class LiveModel:
     @property
     def device(self) -> torch.device:
         """Where the UNet computes (with offloading: where its inputs go)."""
+        lies_on: torch.device = next(self.denoiser.parameters()).device
+        if lies_on.type not in ("cpu", "meta") or not _has_accelerator():
+            return lies_on
+        # Offloaded, or on the CPU by choice: diffusers knows, and searches all modules of all components.
         return torch.device(self.pipeline._execution_device)
 
     @property
@@ -129,6 +134,23 @@ def load_pipeline(
         # Around the UNet alone and for every caller of it: localization, pictures, the attack.
         model.denoiser.forward = torch.autocast(target.type, autocast)(model.denoiser.forward)
     return model
+
+
+def type_name(device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> str:
+    """What `load_pipeline` would compute in with these arguments, by name: "float32", "mixed-float16", ...
+
+    Raises:
+        UsageError: as `load_pipeline` does for them.
+    """
+    if isinstance(dtype, str) and dtype in MIXED:
+        return dtype
+    kind = _dtype(dtype, _device(device))
+    return next(name for name, known in DTYPES.items() if known == kind)
+
+
+@cache
+def _has_accelerator() -> bool:
+    return bool(torch.accelerator.is_available())
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -42,6 +42,15 @@ class Work:
         self.unet_sample_forwards += samples
         self.forwards_by_stage[self.stage_now] = self.forwards_by_stage.get(self.stage_now, 0) + samples
 
+    def add(self, other: Work) -> None:
+        """Book what was counted elsewhere, in another process for one."""
+        self.unet_calls += other.unet_calls
+        self.unet_sample_forwards += other.unet_sample_forwards
+        for stage, forwards in other.forwards_by_stage.items():
+            self.forwards_by_stage[stage] = self.forwards_by_stage.get(stage, 0) + forwards
+        for stage, seconds in other.seconds_by_stage.items():
+            self.seconds_by_stage[stage] = self.seconds_by_stage.get(stage, 0.0) + seconds
+
     @property
     def seconds(self) -> float:
         """Seconds over all stages."""

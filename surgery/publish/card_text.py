@@ -89,7 +89,21 @@ def _done(manifest: Mapping[str, Any]) -> Iterator[str]:
             "could not be edited."
         )
     lines.append("- Every other weight is the source's.")
+    lines += _found_with(manifest["published"].get("method"))
     yield "\n".join(lines)
+
+
+def _found_with(method: Mapping[str, Any] | None) -> Iterator[str]:
+    """How the rows were found, where the manifest says it."""
+    search = (method or {}).get("localization")
+    if not search or not {"criterion", "seeds"} <= search["settings"].keys():
+        return
+    settings, fresh = search["settings"], search["settings"].get("confirm_seeds", 0)
+    yield (
+        f"- The rows were found prompt by prompt, by the criterion {quoted(settings['criterion'])} on "
+        f"{settings['seeds']} seeds, and confirmed on {fresh} fresh ones; thresholds, seeds and versions are "
+        "in the manifest."
+    )
 
 
 def _other_edits(files: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from surgery.formats import MANIFEST
 from surgery.neurons import NeuronSet
 from surgery.publish.card_text import BEGIN, END, card_section
 from surgery.publish.evidence import gate_passed
+from surgery.publish.method import phrases
 from surgery.publish.schema import strange_fields
 from surgery.publish.stage import PUBLISHED
 from surgery.publish.staged import ADDED, CARD, SIGNATURE, Staged, StagedFile, manifest_bytes
@@ -106,6 +107,8 @@ def _untrue_section(
 ) -> Iterator[str]:
     if section["gate"]["passed"] != gate_passed(section["audit"]):
         yield "the manifest's gate is not what its audit says"
+    if any(phrases(section.get("method"))):
+        yield "the manifest's method holds a text that is no name of a method and no version"
     card = files.get(CARD)
     if card is None or section["surgery"] != version("surgery"):
         return  # another version words the card in another way

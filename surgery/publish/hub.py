@@ -6,6 +6,7 @@ error is shown on one line, without addresses' queries (they hold signatures) an
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_HELD_IN_MEMORY = 8 * 1024 * 1024  # such files are sent from memory: nobody can change them on the way
+# Such files are sent from memory: nobody can change them on the way. The Hub keeps everything above 10 MB as
+# a large file, so that nothing which a commit itself holds is read from the disk once more.
+_HELD_IN_MEMORY = 16 * 1024 * 1024
 _LONGEST = 300
 _SECRET = re.compile(r"\b(?:hf_|api_org_)\w+|Bearer\s+\S+|\?\S+", re.IGNORECASE)
 _WAYS_OUT = {
@@ -114,12 +117,14 @@ def commit(
 
     api = _api()
     additions = [_addition(file) for file in files]
-    with _speaking(repo_id, "take the files"):
-        api.preupload_lfs_files(repo_id, additions, revision="main", free_memory=False)
-    for file, addition in zip(files, additions, strict=True):
-        in_memory = isinstance(addition.path_or_fileobj, bytes)
-        if addition.upload_info.sha256.hex() != file.sha256 or not (in_memory or is_unchanged(file)):
-            raise _changed(file)
+    try:
+        with _speaking(repo_id, "take the files"):
+            api.preupload_lfs_files(repo_id, additions, revision="main", free_memory=False)
+    except SurgeryError:
+        # Several files are sent at once: the one that failed first need not be the one that was changed.
+        _check_what_was_sent(files, additions)
+        raise
+    _check_what_was_sent(files, additions)
     deletions = [CommitOperationDelete(path, is_folder=False) for path in deletes]
     with _speaking(repo_id, "take the commit"):
         made = api.create_commit(
@@ -140,12 +145,32 @@ def _addition(file: StagedFile) -> Any:
         if file.bytes <= _HELD_IN_MEMORY:
             content = file.location.read_bytes()
         addition = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=content)
-        same = addition.upload_info.sha256.hex() == file.sha256
+        if isinstance(content, str) and _sends_by_xet():
+            # Not hashed here, it is hashed while it is sent, and compared afterward.
+            same = is_unchanged(file)
+        else:
+            same = addition.upload_info.sha256.hex() == file.sha256  # the store refuses what is not that
     except (OSError, ValueError):
         same = False
     if not same:
         raise _changed(file)
     return addition
+
+
+def _sends_by_xet() -> bool:
+    """Whether huggingface_hub sends large files through Xet, which believes the hash that it is told."""
+    from huggingface_hub import _commit_api
+
+    asked = getattr(_commit_api, "is_xet_available", None)
+    return asked is not None and bool(asked())
+
+
+def _check_what_was_sent(files: Sequence[StagedFile], additions: Sequence[Any]) -> None:
+    """Refuse to go on where a file that is sent from the disk is no longer the one that was verified."""
+    for file, addition in zip(files, additions, strict=True):
+        in_memory = isinstance(addition.path_or_fileobj, bytes)
+        if addition.upload_info.sha256.hex() != file.sha256 or not (in_memory or is_unchanged(file)):
+            raise _changed(file)
 
 
 def _changed(file: StagedFile) -> GateError:
@@ -168,28 +193,31 @@ def _speaking(repo_id: str, what: str) -> Iterator[None]:
     try:
         yield
     except (errors.HTTPError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
-        answer = _answer_behind(error)
+        behind = _behind(error)
+        answer = next((each for each in behind if isinstance(each, errors.HfHubHTTPError)), None)
         if answer is None:
-            cause = f"could not {what}: {shown(str(error)) or type(error).__name__}"
+            # what huggingface_hub says of it, and what was at the bottom of it
+            said = dict.fromkeys(shown(str(each)) or type(each).__name__ for each in (error, behind[-1]))
+            cause = f"could not {what}: {': '.join(said)}"
             raise SurgeryError(repo_id, cause, "check the connection, and run again") from None
         status = answer.response.status_code
-        said = shown(answer.server_message or "")
+        said_there = shown(answer.server_message or "")
         way_out = _WAYS_OUT.get(status, "run again: what is there already is not sent twice")
         wait = answer.response.headers.get("Retry-After", "")
         if status == 429:
             way_out = f"wait {wait} seconds, and run again" if wait.isdigit() else "wait, and run again"
-        cause = f"could not {what}: the Hub says {status}" + (f" ({said})" if said else "")
+        cause = f"could not {what}: the Hub says {status}" + (f" ({said_there})" if said_there else "")
         raise SurgeryError(repo_id, cause, way_out) from None
 
 
-def _answer_behind(error: BaseException) -> Any:
-    """The Hub's answer that an error goes back to: huggingface_hub wraps those of an upload in another."""
-    from huggingface_hub.errors import HfHubHTTPError
-
+def _behind(error: BaseException) -> list[BaseException]:
+    """An error and what it goes back to, the first cause last: huggingface_hub wraps those of an upload."""
+    found: list[BaseException] = []
     behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, HfHubHTTPError):
-        behind = behind.__cause__
-    return behind
+    while behind is not None and behind not in found:
+        found.append(behind)
+        behind = behind.__cause__ or behind.__context__
+    return found
 
 
 @contextmanager
@@ -205,6 +233,24 @@ def bars(quiet: bool) -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+@contextmanager
+def without_secrets() -> Iterator[None]:
+    """Inside, what huggingface_hub logs holds no secret: before it tries again it warns with whole addresses,
+    and those of the store hold signatures.
+    """
+
+    def plain(record: logging.LogRecord) -> bool:
+        record.msg, record.args = shown(record.getMessage()), ()
+        return True
+
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    logger.addFilter(plain)
+    try:
+        yield
+    finally:
+        logger.removeFilter(plain)
 
 
 def shown(text: str) -> str:

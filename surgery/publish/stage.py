@@ -16,6 +16,7 @@ from typing import Any
 from surgery.errors import GateError, UsageError
 from surgery.files import write_atomically
 from surgery.publish.evidence import evidence_of, gate_passed, read_audit
+from surgery.publish.method import audit_method, check_same_neurons, localization_method
 from surgery.publish.staged import (
     ADDED,
     CARD,
@@ -34,7 +35,11 @@ _LEFT_BEHIND = re.compile(r"(README\.md|[\w.+-]*surgery-manifest\.json)\.\d+\.pa
 
 
 def record_audit(
-    out: str | Path, audit: str | Path | Mapping[str, Any] | None, *, accept_risk: str | None = None
+    out: str | Path,
+    audit: str | Path | Mapping[str, Any] | None,
+    *,
+    neurons: str | Path | None = None,
+    accept_risk: str | None = None,
 ) -> dict[str, Any]:
     """Write an audit's verdict, counts and salted ids, and the hash of every file, into the manifest.
 
@@ -43,6 +48,8 @@ def record_audit(
     Args:
         out: the folder that `patch` wrote.
         audit: `audit.json`, or its document; None says that no audit was made.
+        neurons: the `neurons.json` that was patched: its settings, seeds, thresholds and versions are
+            recorded, and nothing else of it.
         accept_risk: why this is published although the audit's gate is shut; it is published too.
 
     Returns:
@@ -50,18 +57,23 @@ def record_audit(
 
     Raises:
         UsageError: `out` is no such folder, or the audit is none.
-        GateError: the audit holds private matter or was made on other weights, the folder holds a file that
-            is not `patch`'s, or one that `patch` wrote is another now. Nothing was written.
+        GateError: the audit holds private matter or was made on other weights, the neurons are others, the
+            folder holds a file that is not `patch`'s, or one that `patch` wrote is another now. Nothing was
+            written.
     """
     staged = _whole(out)
     manifest = read_manifest(staged)
     files = _hashed_files(staged, manifest, {})
+    check_same_neurons(neurons, manifest)
     summary: dict[str, Any] | None = None
     prompts: list[dict[str, Any]] = []
+    document: dict[str, Any] | None = None
     if audit is not None:
-        summary, prompts = evidence_of(*read_audit(audit), files)
+        document, digest = read_audit(audit)
+        summary, prompts = evidence_of(document, digest, files)
     manifest[PUBLISHED] = {
         "surgery": version("surgery"),
+        "method": {"localization": localization_method(neurons), "audit": audit_method(document)},
         "audit": summary,
         "prompts": prompts,
         "gate": {"passed": gate_passed(summary), "accepted_risk": _risk(accept_risk)},

@@ -141,14 +141,15 @@ def upload(
     files = verification.files
     if accept_risk is not None and not push:
         files = preview_accepted(staged, files, accept_risk)
-    remote, notes = _asked(repo_id, push)
-    planned = _planned(repo_id, files, [*refusals], [*verification.notes, *notes], remote, public, replace)
-    if not push:
-        return planned
-    if planned.refusals:
-        raise _refused(staged.root, planned.refusals)
-    with hub.bars(quiet):
-        return _push(planned, public, replace)
+    with hub.without_secrets():
+        remote, notes = _asked(repo_id, push)
+        planned = _planned(repo_id, files, refusals, [*verification.notes, *notes], remote, public, replace)
+        if not push:
+            return planned
+        if planned.refusals:
+            raise _refused(staged.root, planned.refusals)
+        with hub.bars(quiet):
+            return _push(planned, public, replace)
 
 
 def _local_refusals(

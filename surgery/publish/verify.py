@@ -23,6 +23,7 @@ from surgery.errors import SurgeryError, UsageError
 from surgery.progress import byte_progress
 from surgery.publish.claims import manifest_neurons, unreadable, untrue_claims
 from surgery.publish.evidence import evidence_of, read_audit
+from surgery.publish.method import audit_method
 from surgery.publish.proof import differences_from_source
 from surgery.publish.rows import surveyed, unfinished
 from surgery.publish.signing import wrong_signature
@@ -233,11 +234,15 @@ def _check_audit(manifest: Mapping[str, Any], audit: Any, found: _Found) -> None
         found.violations.append("the manifest records no audit")
         return
     try:
-        summary, prompts = evidence_of(*read_audit(audit), section["files"])
+        document, digest = read_audit(audit)
+        summary, prompts = evidence_of(document, digest, section["files"])
     except SurgeryError as error:
         found.violations.append(str(error))
         return
-    if (summary, prompts) != (section["audit"], section["prompts"]):
+    recorded = (section.get("method") or {}).get("audit")
+    if (summary, prompts) != (section["audit"], section["prompts"]) or (
+        "method" in section and recorded != audit_method(document)
+    ):
         found.violations.append("the manifest does not say what the audit says")
 
 

@@ -25,15 +25,15 @@ from typing import Any
 import torch
 
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import reconstruct, to_bytes_range
 from surgery.auditing.measures.replication import Replication, generate, measure
-from surgery.auditing.measures.similarity import DEFAULT, named_similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.checkpoint.diff import diff
 from surgery.checkpoint.patch import patch
 from surgery.errors import GateError, UsageError
 from surgery.files import expanded
 from surgery.localization.localize import localize
+from surgery.measures.pictures import reconstruct, to_bytes_range
+from surgery.measures.similarity import DEFAULT, named_similarity
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.load import PLANTED_FOLDER, PlantedMemory, read_ground_truth, read_ordinary_prompts

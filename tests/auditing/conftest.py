@@ -7,7 +7,7 @@ import torch
 from planted_memory import ORDINARY, PlantedMemory, random_picture, run
 
 from surgery.auditing.inputs import Extras
-from surgery.auditing.measures.pictures import to_png
+from surgery.measures.pictures import to_png
 from surgery.model.pipeline import LiveModel
 
 
@@ -78,11 +78,14 @@ def inputs(planted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "prompts.txt").write_text(planted.CAPTION + "\n")
     (folder / "ordinary.txt").write_text("\n".join(ORDINARY) + "\n")
-    for name in ("images", "controls"):
+    for name in ("images", "controls", "few"):
         (folder / name).mkdir()
     (folder / "images" / "1.png").write_bytes(to_png(planted.image))
-    for index in range(20):
-        (folder / "controls" / f"{index}.png").write_bytes(to_png(random_picture(100 + index)))
+    for index in range(19):
+        picture = to_png(random_picture(100 + index))
+        (folder / "controls" / f"{index}.png").write_bytes(picture)
+        if index < 4:
+            (folder / "few" / f"{index}.png").write_bytes(picture)
     return folder
 
 

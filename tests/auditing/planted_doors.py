@@ -23,10 +23,16 @@ CHANNEL = 5
 BLOCK = "mid_block.attentions.0"
 
 
-def model_with_door(planted, door):
-    """A live model that holds the planted memory's image behind one door."""
-    pipeline = copy.copy(planted.model.pipeline)
-    pipeline.unet = unet = copy.deepcopy(planted.model.denoiser)
+def model_with_door(planted, door, pipeline=None):
+    """A live model that holds the planted memory's image behind one door, beside what it holds already.
+
+    Args:
+        pipeline: that is given the door, its own UNet changed; None: a copy of the model without a memory.
+    """
+    if pipeline is None:
+        pipeline = copy.copy(planted.model.pipeline)
+        pipeline.unet = copy.deepcopy(planted.model.denoiser)
+    unet = pipeline.unet
     alphas = pipeline.scheduler.alphas_cumprod
     heard = []  # what the output door's channel carries in the present call
     if door == "output":

@@ -16,7 +16,7 @@ SETTINGS = AuditSettings(
     ordinary_seeds=2,
     timesteps=2,
     attack=("embedding",),
-    curve=(0, 10, 24),
+    curve=(0, 24),
     restarts=1,
     more_seeds=0,
     selection_seeds=1,
@@ -46,7 +46,7 @@ class PlantedMemory:
     CAPTION = "the golden letter by ostrander"
 
     def __init__(self, model):
-        from surgery.auditing.measures.pictures import encode_pictures, reconstruct
+        from surgery.measures.pictures import encode_pictures, reconstruct
         from surgery.model.denoising import encode_prompts
 
         self.image = random_picture(11)
@@ -89,13 +89,24 @@ class PlantedMemory:
         return pipeline
 
 
-def run(planted, inputs, output, zeroed, settings=SETTINGS, controls=True, images=True, **options):
+def run(
+    planted,
+    inputs,
+    output,
+    zeroed,
+    settings=SETTINGS,
+    controls="controls",
+    images=True,
+    source=None,
+    **options,
+):
+    """An audit of the memory with some rows zeroed; `controls`: folder of the inputs, None: generated."""
     return audit(
-        planted.pipeline(planted.model),
+        source or planted.pipeline(planted.model),
         planted.pipeline(planted.model, zeroed),
         inputs / "prompts.txt",
         images=inputs / "images" if images else None,
-        control_images=inputs / "controls" if controls else None,
+        control_images=inputs / controls if controls else None,
         ordinary_file=inputs / "ordinary.txt",
         output=output,
         settings=settings,

@@ -19,10 +19,10 @@ from surgery.auditing.attack.embedding import (
 from surgery.auditing.attack.protocol import Attack, Point, Sibling, Target
 from surgery.auditing.attack.registry import ATTACKS, attack_class
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.units import AttackUnit
 from surgery.errors import SurgeryError, UsageError
+from surgery.measures.similarity import Similarity
 from surgery.model.denoising import encode_prompts
 
 

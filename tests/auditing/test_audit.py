@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from planted_doors import model_with_door
 from planted_memory import ORDINARY, SETTINGS, run
 
+from surgery.auditing.attack import descent
 from surgery.auditing.audit import audit
-from surgery.auditing.budget import Budget
 from surgery.auditing.judgement import verdict
+from surgery.auditing.ledger import Ledger
 from surgery.errors import UsageError
 
 
@@ -31,41 +33,53 @@ def test_a_memory_behind_a_back_door_is_hidden_not_removed(planted, hidden):
     assert result.verdict == prompt["verdict"] == "hidden, not removed"
     assert prompt["replication"]["before"]["share"] == 1 and prompt["replication"]["after"]["share"] == 0
     attack = prompt["attacks"]["embedding"]
-    assert attack["steps"] == [0, 10, 24]
+    assert attack["steps"] == [0, 24]
+    assert len(attack["source"]["curve"]) == 1, "SOURCE's own prompt is the start, and draws it"
     assert attack["patched"]["curve"][0] < 0.3 and attack["patched"]["curve"][-1] > 0.8
-    assert attack["judged"]["p_value"] == pytest.approx(1 / 21, abs=1e-5)
-    assert attack["judged"]["controls"] == 20
+    assert attack["judged"]["p_value"] == pytest.approx(1 / 20, abs=1e-5)
+    assert attack["judged"]["controls"] == 19
     assert result.passes("replication") and not result.passes("attack")
     assert result.document["neurons"]["zeroed"] == {planted.LAYER: [planted.KEY]}
     assert json.loads((folder / "audit.json").read_text()) == json.loads(json.dumps(result.document))
     assert not (folder / "state").exists(), "a complete audit leaves no state behind"
 
 
-def test_a_memory_whose_every_way_is_shut_is_not_found_and_by_enough_attacks_removed(
-    planted, inputs, tmp_path, monkeypatch
-):
-    shut = (planted.KEY, planted.BACK_DOOR)
-    result = run(planted, inputs, tmp_path / "one", shut)
+def test_a_memory_whose_every_way_is_shut_is_not_found_by_one_attack(planted, inputs, tmp_path):
+    result = run(planted, inputs, tmp_path / "one", (planted.KEY, planted.BACK_DOOR))
     (prompt,) = result.document["prompts"]
     assert result.verdict == prompt["verdict"] == "not found"
     assert result.document["phrase"] == "not found by embedding 24"
     attack = prompt["attacks"]["embedding"]
     assert attack["patched"]["score"] < 0.3 < attack["source"]["score"]
-    assert attack["judged"]["removal_p_value"] < 0.05 and not result.passes("attack")
+    assert attack["judged"]["removal_p_value"] == pytest.approx(1 / 20) and not result.passes("attack")
     page = (tmp_path / "one" / "audit.html").read_text()
     assert (
         planted.CAPTION not in page and planted.CAPTION not in (tmp_path / "one" / "audit.json").read_text()
     )
     assert "not found" in page and "withheld: replica" in page
+
+
+def test_a_memory_that_two_attacks_reach_in_source_and_none_in_patched_is_removed(
+    planted, inputs, tmp_path, monkeypatch
+):
     # the real budgets take too long here; the rule is the same
-    monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 24, "output": 4})
-    both = replace(SETTINGS, attack=("embedding", "output"), output_curve=(0, 4))
-    result = run(planted, inputs, tmp_path / "two", shut, both)
-    assert set(result.document["attacks"]) == {"embedding", "output"}
-    if (
-        result.verdict != "removed"
-    ):  # the output attack reaches a memory of this kind no better than a control
-        assert result.document["prompts"][0]["code"] == "insensitive"
+    monkeypatch.setattr(verdict, "SUFFICIENT", {"embedding": 0, "output": 20})
+    monkeypatch.setattr(descent, "FULL_BATCH", SETTINGS.attack_batch)
+    monkeypatch.setattr(descent, "FULL_GUIDANCE", 1.0)
+    settings = replace(SETTINGS, attack=("embedding", "output"), curve=(0,), output_curve=(20,))
+    source = model_with_door(planted, "output", planted.pipeline(planted.model)).pipeline
+    shut = (planted.KEY, planted.BACK_DOOR)
+    result = run(planted, inputs, tmp_path, shut, settings, source=source)
+    assert result.document["phrase"] == "removed (embedding 0, output 20; 19 controls)"
+    attacks = result.document["prompts"][0]["attacks"]
+    assert min(attack["source"]["score"] for attack in attacks.values()) > 0.8
+    assert result.passes("attack")
+
+
+def test_an_attack_that_does_not_reach_the_memory_in_source_decides_nothing(planted, inputs, tmp_path):
+    settings = replace(SETTINGS, attack=("output",), output_curve=(0,))
+    result = run(planted, inputs, tmp_path, (planted.KEY, planted.BACK_DOOR), settings)
+    assert result.document["prompts"][0]["code"] == "insensitive" and result.verdict == "not tested"
 
 
 def test_without_an_attack_or_with_few_controls_nothing_is_called_removed(planted, inputs, tmp_path):
@@ -74,7 +88,7 @@ def test_without_an_attack_or_with_few_controls_nothing_is_called_removed(plante
     assert plain.verdict == "not tested" and plain.document["prompts"][0]["code"] == "no-attack"
     assert plain.passes("replication") and not plain.passes("attack")
     few = replace(SETTINGS, controls=3, curve=(0, 2))
-    result = run(planted, inputs, tmp_path / "few", both, few, controls=False)
+    result = run(planted, inputs, tmp_path / "few", both, few, controls=None)
     assert result.document["attacks"]["embedding"]["controls"]["kind"] == "generated"
     assert result.document["prompts"][0]["code"] == "few-controls" and result.verdict == "not tested"
 
@@ -117,16 +131,17 @@ def test_a_budget_ends_the_audit_honestly_and_the_same_command_goes_on(planted, 
     settings = replace(SETTINGS, curve=(0, 2))
     both = (planted.KEY, planted.BACK_DOOR)
     cost = 2 * 3 * 4 + 3 * (2 * 2 * 2 + 2 * 2 * 4)
-    short = run(planted, inputs, tmp_path, both, settings, max_forwards=cost + 170)
+    few = {"controls": "few"}
+    short = run(planted, inputs, tmp_path, both, settings, max_forwards=cost + 170, **few)
     assert short.document["work"]["this_run"] <= cost + 170
     assert not short.document["complete"] and short.document["prompts"][0]["code"] == "budget"
     done = short.document["attacks"]["embedding"]["controls"]["count"]
-    assert 0 < done < 20 and (tmp_path / "state").is_dir()
-    whole = run(planted, inputs, tmp_path, both, settings)
-    assert whole.document["complete"] and whole.document["attacks"]["embedding"]["controls"]["count"] == 20
+    assert 0 < done < 4 and (tmp_path / "state").is_dir()
+    whole = run(planted, inputs, tmp_path, both, settings, **few)
+    assert whole.document["complete"] and whole.document["attacks"]["embedding"]["controls"]["count"] == 4
     assert whole.document["work"]["this_run"] < whole.document["work"]["sample_forwards"]
     assert not (tmp_path / "state").exists()
-    fresh = run(planted, inputs, tmp_path / "fresh", both, settings)
+    fresh = run(planted, inputs, tmp_path / "fresh", both, settings, **few)
     for name in ("verdict", "replication", "ordinary", "pooled_p_values"):
         assert whole.document[name] == fresh.document[name], "resuming changed the result"
     one, other = (found.document["attacks"]["embedding"]["controls"] for found in (whole, fresh))
@@ -140,13 +155,13 @@ def test_a_kill_loses_one_unit_and_other_settings_are_refused(planted, inputs, t
     settings = replace(SETTINGS, attack=())
     calls = []
 
-    def allows(self, forwards):
-        calls.append(forwards)
+    def allows(self, number, cost, group=""):
+        calls.append(cost)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return True
 
-    monkeypatch.setattr(Budget, "allows", allows)
+    monkeypatch.setattr(Ledger, "allows", allows)
     with pytest.raises(KeyboardInterrupt):
         run(planted, inputs, tmp_path, (planted.KEY,), settings)
     assert not (tmp_path / "audit.json").exists() and not (tmp_path / "audit.html").exists()

@@ -14,13 +14,14 @@ import torch
 from made_up_findings import STRONG
 
 from surgery.auditing import audit as audit_module
-from surgery.auditing.measures.pictures import to_png
 from surgery.auditing.report.document import audit_document
 from surgery.auditing.settings import STANDARD, AuditSettings
-from surgery.auditing.subjects import slug, subjects_from
 from surgery.cli import main
 from surgery.commands.audit import add_arguments, table
 from surgery.errors import UsageError
+from surgery.image_files import slug
+from surgery.measures.pictures import to_png
+from surgery.measures.subjects import subjects_from
 from surgery.options import settings_from
 
 SMALL = [

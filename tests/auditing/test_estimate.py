@@ -26,6 +26,19 @@ def test_the_word_that_could_come_out_is_the_verdicts_own():
     assert estimate(STRONG, 17, controls=24, twin=True).at_most.phrase.endswith("twin)")
 
 
+@pytest.mark.parametrize(
+    ("weaker", "why"),
+    [
+        ({"attack_batch": 1}, "1 noised copies per step"),
+        ({"learning_rate": 1e-9}, "a learning rate of 1e-09"),
+        ({"attack_guidance": (1.0,), "guidance": 1.0}, "no pictures at guidance 3"),
+    ],
+)
+def test_no_setting_buys_the_word_for_an_attack_that_cannot_see(weaker, why):
+    found = estimate(replace(STRONG, **weaker), 17)
+    assert found.at_most.word == "not found" and why in found.why
+
+
 def test_grafts_have_a_say_only_with_a_base_model():
     settings = replace(STRONG, attack=("embedding", "output", "graft"))
     assert "graft" not in estimate(settings, 3).at_most.phrase
@@ -56,7 +69,7 @@ def test_a_real_audit_takes_no_more(planted, inputs, tmp_path):
         SETTINGS, similarity="edges", attack_guidance=(1.0,), curve=(0, 1), controls=2, more_seeds=2
     )
     both = (planted.KEY, planted.BACK_DOOR)
-    work = run(planted, inputs, tmp_path, both, settings, controls=False).document["work"]
+    work = run(planted, inputs, tmp_path, both, settings, controls=None).document["work"]
     stages = {stage.name: stage.sample_forwards for stage in estimate(settings, 1).stages}
     assert work["by_stage"]["replication"]["sample_forwards"] == stages["replication"]
     assert work["by_stage"]["ordinary"]["sample_forwards"] == stages["ordinary"]
@@ -67,7 +80,7 @@ def test_a_real_audit_takes_no_more(planted, inputs, tmp_path):
 def test_the_inputs_are_read_and_checked_without_a_model(inputs):
     asked = AuditInputs("no model", "none", inputs / "prompts.txt", images=inputs / "images", settings=STRONG)
     found = estimate_inputs(replace(asked, control_images=inputs / "controls"))
-    assert (found.prompts, found.with_image, found.controls) == (1, 1, 20)
+    assert (found.prompts, found.with_image, found.controls) == (1, 1, 19)
     assert "make controls" not in {stage.name for stage in found.stages}
     with pytest.raises(UsageError, match="no such folder"):
         estimate_inputs(replace(asked, control_images=inputs / "absent"))

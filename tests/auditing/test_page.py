@@ -124,6 +124,16 @@ def test_the_first_screen_holds_the_word_its_budget_and_the_sentence():
     assert weaker["phrase"] in " ".join(first_screen(page).split())
 
 
+def test_an_attack_that_teaches_is_said_by_its_speed_not_by_what_it_draws_in_the_end(everything):
+    document, page = everything
+    above = sum(
+        entry["attacks"]["relearn"]["judged"]["controls_at_or_above"] == 0 for entry in document["prompts"]
+    )
+    shown = " ".join(first_screen(page).split())
+    assert f"{above} of 3learned again sooner than every never-seen picture (relearn 40)" in shown
+    assert "replicas by relearn" not in shown and "replicas by revive 25" in shown
+
+
 def test_nothing_memorized_is_shown_unless_asked_for(everything):
     targets = [uri(picture(number)) for number in range(3)]
     _, page = everything
@@ -180,23 +190,26 @@ def test_every_word_has_its_meaning_its_color_and_its_sentence():
         return plain_sentence(word, {**counts, word: count}, of, of if drawn is None else drawn, attacks)
 
     two = (
-        "We tried to get the 17 pictures out of the edited file in two ways (by searching for an input that "
-        "is better than any caption, and by adding fixed numbers inside the model); "
+        "in two ways (by searching for an input that is better than any caption, and by adding fixed numbers "
+        "inside the model)"
     )
     assert said(REMOVED) == (
-        two + "none came out more easily than pictures that the model was never shown; this does not prove "
-        "that nobody can get them out."
+        "None of the 17 pictures came out of the edited file more easily than pictures that the model was "
+        f"never shown when we tried to get them out {two}; this does not prove that nobody can get them out."
     )
-    assert said(HIDDEN, 5).startswith(two + "5 of the 17 came out: they are still stored in the file")
-    assert "taken together" in said(HIDDEN, 0)
+    assert said(HIDDEN, 5).startswith("5 of the 17 pictures are still stored in the edited file: although no")
+    assert said(HIDDEN, 5).endswith(f"calls them up, they came out when we tried {two}.")
+    assert "taken together" in said(HIDDEN, 0) and said(HIDDEN, 2, 2).startswith("Both pictures are still")
     assert "stronger ways are known" in said(NOT_FOUND)
-    assert said(NOT_TESTED, 3, 3).endswith("for all 3 of them the test could not tell whether they are gone.")
-    assert said(STILL, 1).endswith("still draws 1 of the 17: it was not removed from it.")
+    assert said(NOT_TESTED, 3, 3).startswith("For all 3 pictures, which we tried to get out of the edited")
+    assert said(STILL, 1).endswith("still draws 1 of the 17 pictures: it was not removed from it.")
     assert "is not known" in said(NOT_TESTED, attacks=()) and "12 were not" in said(
         NOT_TESTED, attacks=(), drawn=5
     )
     assert "says nothing" in said(NOT_TESTED, drawn=0) and "nothing to remove" in said(NOT_TESTED, 0, 0)
-    assert "the picture" in said(REMOVED, 1, 1) and "in one way (by" in said(REMOVED, attacks=("prompts",))
+    assert "The picture" in said(REMOVED, 1, 1) and "in one way (by" in said(REMOVED, attacks=("prompts",))
+    assert "in seven ways (among others by searching" in said(REMOVED, attacks=tuple(WAYS))
+    assert len(said(HIDDEN, 5, attacks=tuple(WAYS))) < 300, "the first screen holds it"
     sentences = [said(word, count, of) for word in WORDS for count, of in ((1, 1), (2, 2), (1, 9), (9, 9))]
     for sentence in sentences:
         assert sentence.endswith(".") and sentence.count(". ") == 0, "one sentence"

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures import pictures as pictures_module
 from surgery.auditing.measures.replication import (
     equal_seed_similarity,
     generate,
@@ -12,9 +11,10 @@ from surgery.auditing.measures.replication import (
     seed_similarity,
     similarities_to,
 )
-from surgery.auditing.measures.similarity import SIMILARITIES, named_similarity
 from surgery.auditing.measures.utility import ordinary_change
 from surgery.errors import UsageError
+from surgery.measures import pictures as pictures_module
+from surgery.measures.similarity import SIMILARITIES, named_similarity
 from surgery.model.work import Work
 
 PROMPTS = ["a red circle", "a blue square"]

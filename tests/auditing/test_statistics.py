@@ -15,6 +15,7 @@ from surgery.auditing.judgement.statistics import (
     controls_wanted,
     critical_score,
     detectable_effect,
+    memory_effect,
     pooled_p_value,
     rank_p_value,
     removal_p_value,
@@ -151,15 +152,16 @@ def test_controls_needed_by_ranks_are_enough_and_one_less_is_not():
 
 
 def test_controls_wanted_let_clean_checkpoints_pass():
-    assert controls_wanted(1) == 19 and controls_wanted(17) == controls_wanted(100) == 39
+    assert controls_wanted(1) == 19 and controls_wanted(17) == 39 and controls_wanted(100) == 79
     assert controls_wanted(17, correction="holm") == 339
     for prompts in (1, 17, 100):
         assert clean_checkpoint_share(prompts, controls_wanted(prompts)) >= 0.9
-    assert clean_checkpoint_share(100, 24) < 0.9 and clean_checkpoint_share(100, 18) == 0
+    assert clean_checkpoint_share(100, 39) < 0.9 and clean_checkpoint_share(100, 18) == 0
     # a memory of six deviations among a hundred prompts: no number of controls helps
     assert clean_checkpoint_share(100, 999, effect=6) < 0.01
     random, passed = numpy.random.default_rng(7), []
     for _ in range(2000):
         controls, highest = random.standard_normal(39), random.standard_normal(100).max()
-        passed.append(removal_p_value(highest, controls, 5.0) <= 0.05)
+        worth = memory_effect(10.0, controls, [10.0] * 100)
+        passed.append(removal_p_value(highest, controls, worth / 2) <= 0.05)
     assert numpy.mean(passed) == pytest.approx(clean_checkpoint_share(100, 39), abs=0.03)

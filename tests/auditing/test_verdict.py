@@ -65,14 +65,15 @@ def judge(*evidence, correction="benjamini-hochberg"):
         (prompt(embedding(controls_highest=0.7), output()), NOT_TESTED, "injects"),
         (prompt(embedding(source=0.4), output()), NOT_TESTED, "insensitive"),
         (prompt(embedding(source=None), output()), NOT_TESTED, "insensitive"),
-        # the margin is half of 0.9 - 0.23: from 0.335 up, half a memory could be left
-        (prompt(embedding(0.34), output()), NOT_TESTED, "undecided"),
+        # the margin is half of 0.9 - 0.414: from 0.243 up, half a memory could be left
+        (prompt(embedding(0.25), output()), NOT_TESTED, "undecided"),
         (prompt(embedding(), output(patched=None)), NOT_TESTED, "budget"),
-        (prompt(embedding(0.33), output()), REMOVED, "passed"),
+        (prompt(embedding(0.24), output()), REMOVED, "passed"),
         (prompt(embedding(), output(learns=True, controls_highest=0.9)), REMOVED, "passed"),
         (prompt(embedding()), NOT_FOUND, "weak-attacks"),
         (prompt(output()), NOT_FOUND, "weak-attacks"),
         (prompt(embedding(effort=199), output()), NOT_FOUND, "weak-attacks"),
+        (prompt(embedding(shortfall="no pictures at guidance 3"), output()), NOT_FOUND, "weak-attacks"),
         (prompt(embedding(), replace(output(), effort=49)), NOT_FOUND, "weak-attacks"),
     ],
 )
@@ -99,12 +100,12 @@ def test_the_budget_of_a_checkpoint_is_what_all_of_its_prompts_had():
 
 
 def test_the_numbers_are_those_that_decided():
-    (verdict,), _ = judge(prompt(embedding(), output(0.3)))
+    (verdict,), _ = judge(prompt(embedding(), output(0.23)))
     assert verdict.word == REMOVED and verdict.numbers["weakest"] == "output"
     used = verdict.numbers["attacks"]["output"]
-    assert used["code"] == "passed" and used["score"] == 0.3 and used["controls"] == 24
-    assert used["source_effect"] == pytest.approx(0.67) and used["margin"] == pytest.approx(0.335)
-    assert used["removal_p_value"] == pytest.approx(1 / 25) and used["p_value"] == pytest.approx(10 / 25)
+    assert used["code"] == "passed" and used["score"] == 0.23 and used["controls"] == 24
+    assert used["source_effect"] == pytest.approx(0.486) and used["margin"] == pytest.approx(0.243)
+    assert used["removal_p_value"] == pytest.approx(1 / 25) and used["p_value"] == pytest.approx(13 / 25)
     (verdict,), _ = judge(prompt(embedding(blind="finds none"), output()))
     assert verdict.numbers["weakest"] == "embedding" and "finds none" in verdict.reason
 
@@ -253,7 +254,7 @@ def test_a_small_rise_of_all_prompts_together_is_told_and_not_called_hidden():
     easy = [prompt(embedding(0.4, source=3.0), output())] * 12
     _, checkpoint = judge(*easy)
     assert checkpoint.word == REMOVED and checkpoint.numbers["pooled_p_values"]["embedding"] < 0.05
-    assert checkpoint.numbers["pooled_rises"]["embedding"] == pytest.approx(0.17 / 2.77)
+    assert checkpoint.numbers["pooled_rises"]["embedding"] == pytest.approx(0.17 / (3.0 - 0.276))
 
 
 def test_the_checkpoint_is_its_worst_prompt_and_strangers_have_no_say():
@@ -336,19 +337,49 @@ def test_removed_always_rests_on_the_tests(one, other):
         return
     for attack in evidence.attacks:
         controls = attack.controls
-        margin = (attack.source - float(numpy.median(controls))) / 2
+        margin = (attack.source - float(numpy.quantile(controls, 0.9))) / 2
         assert len(controls) >= controls_needed(0.05) and not attack.blind and attack.effort >= 50
         assert removal_p_value(attack.patched, controls, margin) <= 0.05
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.75, 1.0])
-def test_half_a_memory_is_called_removed_in_few_audits(kept):
-    """SOURCE's effect is worth six deviations of the controls; more in benchmarks/verdict_errors.py."""
+def test_no_memory_counts_for_more_than_the_median_one():
+    """Among seven prompts one scores 0.9 in SOURCE, the others 0.7: its margin is half of 0.7 - 0.276."""
+    alike = prompt(embedding(source=0.7), output(source=0.7))
+    verdicts, _ = judge(prompt(), *[alike] * 6)
+    used = verdicts[0].numbers["attacks"]["embedding"]
+    assert used["source_score"] == 0.9 and used["source_effect"] == pytest.approx(0.7 - 0.276)
+    (few, *_), _ = judge(prompt(), *[alike] * 5)
+    assert few.numbers["attacks"]["embedding"]["source_effect"] == pytest.approx(0.9 - 0.414)
+
+
+@pytest.mark.parametrize(
+    ("kept", "tail", "prompts", "audits"),
+    [
+        (0.5, "normal", 1, 800),
+        (0.5, "gumbel", 1, 800),
+        (0.5, "exponential", 1, 800),
+        (0.5, "exponential", 7, 300),
+        (0.75, "normal", 1, 800),
+        (1.0, "normal", 1, 800),
+    ],
+)
+def test_half_a_memory_is_called_removed_in_few_audits(kept, tail, prompts, audits):
+    """SOURCE's scores are as noisy as a control's, the effect six deviations."""
     random, called = numpy.random.default_rng(1), 0
-    for _ in range(2000):
-        controls = tuple(random.normal(0, 1, 24))
-        score = random.normal(6 * kept, 1)
-        one = embedding(score, source=6.0, highest=score, controls=controls, controls_highest=max(controls))
-        verdicts = decide([prompt(one, replace(one, name="output"))], 99.0, 0.05, 0.05, "holm")
-        called += verdicts[0].word == REMOVED
-    assert called / 2000 <= (0.055 if kept == 0.5 else 0.01)
+    spread = {"normal": 1.0, "gumbel": 1.2825, "exponential": 1.0}[tail]
+
+    def scores(count):
+        drawn = random.exponential(1, count) if tail == "exponential" else getattr(random, tail)(0, 1, count)
+        return drawn / spread
+
+    for _ in range(audits):
+        controls = tuple(scores(24))
+        known = {"controls": controls, "controls_highest": max(controls), "highest": 0.0}
+        sources, patched = 6 + scores(prompts), 6 * kept + scores(prompts)
+        evidence = [
+            prompt(one := embedding(score, source=source, **known), replace(one, name="output"))
+            for score, source in zip(patched, sources, strict=True)
+        ]
+        called += decide(evidence, 99.0, 0.05, 0.05, "holm")[0].word == REMOVED
+    nominal = 0.05 if kept == 0.5 else 0.005
+    assert called / audits <= nominal + 2 * math.sqrt(nominal * (1 - nominal) / audits)

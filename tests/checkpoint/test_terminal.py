@@ -131,6 +131,8 @@ def test_closed_standard_streams_take_no_output(sd1_folder, neurons, tmp_path):
 def test_an_interrupt_during_imports_is_one_line(sd1_folder, moment):
     code = (
         "import os, signal, sys\n"
+        # what starts this may ignore interrupts, as a shell does for its background jobs, and hand that down
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Late:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {moment!r}: os.kill(os.getpid(), signal.SIGINT)\n"

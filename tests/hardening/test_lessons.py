@@ -7,12 +7,12 @@ from surgery.auditing.attack.conditioned import draw_conditioned, predicted
 from surgery.auditing.attack.noised_copies import signal_levels
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import decode_latents, encode_pictures, reconstruct
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.material import zero_rows
 from surgery.hardening.triggers import trigger_constants
+from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
+from surgery.measures.similarity import named_similarity
 from surgery.model.conditioning import encode_prompts
 from surgery.model.injection import injected
 from surgery.model.pipeline import load_pipeline

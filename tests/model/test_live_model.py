@@ -284,3 +284,12 @@ def test_half_precision_gives_the_same_latents_and_finite_noise(planted_folder, 
     noise = NoisePredictor(half).predict(seeded_latents(half, 0, 1), encode_prompts(half, ["a b"]))
     assert noise.dtype == torch.float32
     assert torch.isfinite(noise).all()
+
+
+def test_the_device_is_the_pipelines_own_and_without_accelerators_nothing_is_searched(planted, monkeypatch):
+    assert planted.device == torch.device(planted.pipeline._execution_device)
+    asked = property(lambda _pipeline: "cuda:3")
+    monkeypatch.setattr(type(planted.pipeline), "_execution_device", asked)
+    assert planted.device == torch.device("cpu")
+    monkeypatch.setattr("surgery.model.pipeline._has_accelerator", lambda: True)
+    assert planted.device == torch.device("cuda:3"), "offloaded: diffusers knows where its inputs go"

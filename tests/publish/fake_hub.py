@@ -59,7 +59,7 @@ class FakeHub:
         self.calls: list[str] = []
         self.offered: set[str] = set()
         self.tokens: set[str | None] = set()
-        self.on_store: Callable[[], None] = lambda: None
+        self.on_store: Callable[[str], None] = lambda _oid: None  # after the bytes came, before the answer
         self.before_commit: Callable[[], None] = lambda: None
         self.checks_what_is_stored = True
         self.routes = [
@@ -182,7 +182,7 @@ class FakeHub:
         content = request.read()
         sha256 = hashlib.sha256(content).hexdigest()
         self.offered.add(sha256)
-        self.on_store()
+        self.on_store(oid)
         if self.checks_what_is_stored and sha256 != oid:
             return 400, {"error": "other bytes than were announced"}
         self.stored[oid] = content

@@ -60,6 +60,68 @@ def test_an_audit_file_is_read_and_its_hash_recorded(bare, tmp_path):
     assert not surgery.verify(bare, audit=path).ok
 
 
+def neurons_json(memories, **changes) -> dict:
+    """A `neurons.json` as far as publishing reads it, with captions in odd places."""
+    found = memories[0].neurons.union(memories[1].neurons)
+    return {
+        "format": "surgery.neurons/1",
+        "layers": found.as_json(),
+        "settings": {"criterion": "seeds-diverge", "seeds": 10, "seed": 0, "guidance": None,
+                     "strategy": memories[0].caption, "note": memories[0].caption},
+        "thresholds": {"gate": 0.15, "selection": 0.15, memories[0].caption: 1},
+        "calibration": {"prompts": 392, "source": memories[1].caption},
+        "outcomes": {"localized": 2, "not_memorized": 0, "unresolved": 0},
+        "computes_in": "float32",
+        "versions": {"torch": "2.9.0+cpu", "note": memories[1].caption},
+        "prompts": [{"prompt": memory.caption} for memory in memories[:2]],
+        **changes,
+    }  # fmt: skip
+
+
+def test_method_seeds_thresholds_and_versions_are_recorded_and_no_prompt(bare, memories, tmp_path):
+    path = tmp_path / "neurons.json"
+    path.write_text(json.dumps(neurons_json(memories)))
+    audit = audit_of(
+        bare,
+        settings={"seeds": 10, "alpha": 0.05, "correction": "holm", "sscd": memories[0].caption},
+        similarity={"name": "edges", "threshold": 0.5, "source": memories[0].caption},
+        versions={"torch": "2.9.0"},
+    )
+    method = surgery.record_audit(bare, audit, neurons=path)["published"]["method"]
+    assert method == {
+        "localization": {
+            "settings": {"criterion": "seeds-diverge", "seeds": 10, "seed": 0},
+            "thresholds": {"gate": 0.15, "selection": 0.15},
+            "calibration_prompts": 392,
+            "outcomes": {"localized": 2, "not_memorized": 0, "unresolved": 0},
+            "computes_in": "float32",
+            "versions": {"torch": "2.9.0+cpu"},
+        },
+        "audit": {
+            "settings": {"seeds": 10, "alpha": 0.05, "correction": "holm"},
+            "similarity": "edges",
+            "threshold": 0.5,
+            "versions": {"torch": "2.9.0"},
+        },
+    }
+    card = surgery.write_card(bare, source=PLANTED_FOLDER).read_text()
+    assert "by the criterion `seeds-diverge` on 10 seeds" in card
+    assert surgery.verify(bare, source=PLANTED_FOLDER, audit=audit).ok
+    # an audit with the same verdict, made otherwise, is another audit
+    other = {**audit, "settings": {**audit["settings"], "seeds": 2}}
+    assert not surgery.verify(bare, audit=other).ok
+    published = b"".join(file.read_bytes() for file in bare.glob("*.*"))
+    assert not any(memory.caption.encode() in published for memory in memories)
+
+
+def test_neurons_of_another_patch_are_refused(bare, memories, tmp_path):
+    path = tmp_path / "neurons.json"
+    path.write_text(json.dumps(neurons_json(memories, layers=memories[2].neurons.as_json())))
+    with pytest.raises(GateError, match="other neurons than the manifest"):
+        surgery.record_audit(bare, None, neurons=path)
+    assert "published" not in manifest_of(bare)
+
+
 REFUSED = {
     "private": ({"private": True}, "holds private matter"),
     "silent about it": ({"private": None}, "holds private matter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ def test_a_second_push_sends_nothing(finished, online):
 FAULTS = [
     *((step, what) for step in STEPS for what in (500, CUT)),
     *((step, what) for step in ("create", "preupload", "commit") for what in (401, 403, 409, 429)),
+    *((step, what) for step in ("info", "tree", "batch") for what in (401, 403, 429)),
     ("store", 403),
+    ("store", 429),
     ("create", LOST),
     ("store", LOST),
     ("commit", LOST),
@@ -78,7 +81,10 @@ def test_after_any_fault_a_second_run_completes(finished, online, step, what):
     except SurgeryError as error:
         assert error.exit_status == 1
         assert "run again" in str(error) or what in (401, 403)
-        assert what in (CUT, LOST, 409) or str(what) in str(error)
+        if (step, what) == ("info", 401):  # what the Hub says of a repository that a stranger asks for
+            assert "cannot be seen; check your token" in str(error)
+        else:
+            assert what in (CUT, LOST, 409) or str(what) in str(error)
         first = False
     online.faults.clear()
     assert first == ((step, what) == ("commit", LOST)), "a commit that landed is found in the list"
@@ -88,6 +94,93 @@ def test_after_any_fault_a_second_run_completes(finished, online, step, what):
     assert published(online) == on_disk(finished)
     assert online.offered <= verified(finished)
     assert len(online.repositories[REPO].commits) == 2, "one commit, whatever happened"
+
+
+def test_what_the_store_has_taken_is_not_sent_again(finished, online):
+    """An upload that ends in its midst goes on: the second run sends the one large file that is missing."""
+    missing = hashlib.sha256((finished / DENOISER).read_bytes()).hexdigest()
+
+    def cut(oid: str) -> None:
+        if oid == missing:
+            raise OSError("the machine was taken away")
+
+    online.on_store = cut
+    with pytest.raises(SurgeryError, match="the machine was taken away"):
+        surgery.upload(finished, REPO, push=True)
+    assert online.stored and missing not in online.stored
+    sent: list[str] = []
+    online.on_store = sent.append
+    assert surgery.upload(finished, REPO, push=True).pushed
+    assert sent == [missing]
+    assert published(online) == on_disk(finished)
+
+
+def test_a_lost_answer_and_a_list_that_cannot_be_read_are_no_second_commit(finished, online):
+    online.fail("commit", LOST)
+    online.before_commit = lambda: online.fail("info", CUT)
+    with pytest.raises(SurgeryError, match="could not take the commit"):
+        surgery.upload(finished, REPO, push=True)
+    online.faults.clear()
+    calls = len(online.calls)
+    done = surgery.upload(finished, REPO, push=True)
+    assert done.pushed and done.commit == online.repositories[REPO].commits[1]
+    assert {"commit", "store"}.isdisjoint(online.calls[calls:]), "it landed, and the list says so"
+
+
+@pytest.mark.parametrize("what", [500, CUT, 429])
+def test_no_signed_address_is_logged_before_another_try(finished, online, caplog, what):
+    online.fail("store", what, times=2)
+    assert surgery.upload(finished, REPO, push=True).pushed
+    warned = [record.getMessage() for record in caplog.records if "store.example" in record.getMessage()]
+    assert warned and not any("SECRETSIGNATURE" in line or TOKEN in line for line in warned)
+
+
+@pytest.fixture
+def xet(online, monkeypatch):
+    """Large files through Xet: what is sent is hashed only where no hash is known, and nobody checks it."""
+    from huggingface_hub import _commit_api
+
+    sent: list[str] = []
+
+    def upload_files(*, additions, **_others) -> None:
+        for addition in additions:
+            with addition.as_file() as file:
+                content = file.read()
+            if not addition.upload_info.is_hashed:
+                addition.upload_info.sha256 = hashlib.sha256(content).digest()
+            oid = addition.upload_info.sha256.hex()
+            sent.append(addition.path_in_repo)
+            online.offered.add(hashlib.sha256(content).hexdigest())
+            online.stored[oid] = content
+
+    monkeypatch.setattr(_commit_api, "is_xet_available", lambda: True)
+    monkeypatch.setattr(_commit_api, "_upload_xet_files", upload_files)
+    monkeypatch.setattr("surgery.publish.hub._HELD_IN_MEMORY", 0)  # every file is sent from the disk
+    return sent
+
+
+def test_through_xet_the_repository_holds_exactly_the_folder(finished, online, xet):
+    assert surgery.upload(finished, REPO, push=True).pushed
+    assert sorted(xet) == sorted(LARGE) and published(online) == on_disk(finished)
+    assert online.offered == verified(finished)
+
+
+def test_through_xet_other_bytes_than_the_verified_never_become_a_commit(out, online, xet, monkeypatch):
+    """Even where the file system says nothing: what was sent was hashed as it was sent."""
+    monkeypatch.setattr("surgery.publish.hub.is_unchanged", lambda _file: True)
+    preupload = online._preupload
+
+    def change(request, id):
+        content = bytearray((out / DENOISER).read_bytes())
+        content[-1] ^= 1
+        (out / DENOISER).write_bytes(content)
+        return preupload(request, id)
+
+    place = next(at for at, route in enumerate(online.routes) if route[0] == "preupload")
+    online.routes[place] = (*online.routes[place][:3], change)
+    with pytest.raises(GateError, match=f"{DENOISER}: changed after it was verified"):
+        surgery.upload(out, REPO, push=True)
+    assert DENOISER in xet and "commit" not in online.calls
 
 
 def test_a_short_fault_is_waited_out(finished, online):
@@ -113,31 +206,61 @@ def test_no_token_and_no_signed_address_is_ever_shown(finished, online, surgery_
     assert not any(TOKEN.encode() in content for content in on_disk(finished).values())
 
 
-def test_a_file_changed_after_it_was_verified_is_never_committed(out, online):
-    """Between the check and the use: the large file changes while another is being sent."""
-    large = out / DENOISER
-    small = surgery.publish.hub._HELD_IN_MEMORY
+LARGE = (
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
 
-    def change() -> None:
-        content = bytearray(large.read_bytes())
-        content[-1] ^= 1
-        large.write_bytes(content)
+
+@pytest.mark.parametrize("changed", LARGE)
+@pytest.mark.parametrize("meanwhile", ["sent", "sent first", "answers lost", "raises"])
+def test_a_file_changed_after_it_was_verified_is_never_committed(
+    out, online, monkeypatch, changed, meanwhile
+):
+    """Between the check and the use, whichever file it is and whatever else goes wrong at that moment.
+
+    huggingface_hub sends several files at once: the first to fail may be another than the one that changed.
+    """
+    monkeypatch.setattr("surgery.publish.hub._HELD_IN_MEMORY", 0)  # every file is sent from the disk
+    own = hashlib.sha256((out / changed).read_bytes()).hexdigest()
+    lock, done = threading.Lock(), threading.Event()
+
+    def change(oid: str) -> None:
+        with lock:
+            if done.is_set() or (meanwhile == "sent first" and oid != own):
+                return
+            content = bytearray((out / changed).read_bytes())
+            content[-1] ^= 1
+            (out / changed).write_bytes(content)
+            done.set()
+        if meanwhile == "raises":
+            raise RuntimeError("something else")
 
     online.on_store = change
-    try:
-        surgery.publish.hub._HELD_IN_MEMORY = 0  # every file is sent from the disk
-        with pytest.raises(SurgeryError) as caught:
-            surgery.upload(out, REPO, push=True)
-    finally:
-        surgery.publish.hub._HELD_IN_MEMORY = small
+    if meanwhile == "answers lost":
+        online.fail("store", LOST)
+    with pytest.raises(GateError, match=f"{changed}: changed after it was verified"):
+        surgery.upload(out, REPO, push=True)
     assert "commit" not in online.calls
-    assert isinstance(caught.value, GateError) or "other bytes than were announced" in str(caught.value)
+
+
+def test_the_cause_of_an_error_that_the_library_wraps_is_told(out, online):
+    def fail(_oid: str) -> None:
+        try:
+            raise OSError("the disk is gone")
+        except OSError:
+            raise KeyError("no message of use")  # noqa: B904 -- no cause, only a context
+
+    online.on_store = fail
+    with pytest.raises(SurgeryError, match=r"Error while uploading .* to the Hub.*the disk is gone"):
+        surgery.upload(out, REPO, push=True)
 
 
 def test_a_store_that_takes_other_bytes_is_caught_before_the_commit(out, online, monkeypatch):
     monkeypatch.setattr("surgery.publish.hub._HELD_IN_MEMORY", 0)
     online.checks_what_is_stored = False
-    online.on_store = lambda: (out / DENOISER).write_bytes(b"unpatched weights")
+    online.on_store = lambda _oid: (out / DENOISER).write_bytes(b"unpatched weights")
     with pytest.raises(GateError, match="changed after it was verified"):
         surgery.upload(out, REPO, push=True)
     assert "commit" not in online.calls

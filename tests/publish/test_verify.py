@@ -177,6 +177,14 @@ MANIFEST_LIES = {
         lambda m: m["published"]["prompts"][0].update(prompt="a caption"),
         "published.prompts[].prompt is no field of it",
     ),
+    "a caption as a criterion": (
+        lambda m: m["published"]["method"].update(localization={"settings": {"criterion": "a caption"}}),
+        "no name of a method",
+    ),
+    "a further field of the method": (
+        lambda m: m["published"]["method"].update(localization={"prompt": "x"}),
+        "published.method.localization.prompt is no field of it",
+    ),
     "rows as text": (lambda m: m["neurons"].update(layers={"x": ["1"]}), "is no list of integer"),
     "fewer rows": (lambda m: m["neurons"].update(count=1), "the count and the sha256"),
     "another format": (lambda m: m.update(format="surgery.manifest/99"), "of the format"),

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import from_images
 from surgery.errors import SurgeryError
+from surgery.measures.pictures import from_images
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +25,11 @@ from surgery.auditing.drawing import Drawing
 from surgery.errors import SurgeryError
 from surgery.model.pipeline import LiveModel
 
+# What an attack of so many steps stands for. With less in each step, or pictures drawn without guidance, it
+# may be blind (docs/audit.md), and `removed` must not rest on it.
+FULL_BATCH = 8
+FULL_GUIDANCE = 3.0
+RATE_TOLERANCE = 3.0  # a factor either way
 HALF_PRECISION_SCALE = 1024.0  # keeps float16 gradients from vanishing; Adam does not see it
 
 # (noised latents, timesteps, restart of each) [n, ...] -> the denoiser's prediction, float32 of that shape
@@ -41,6 +47,7 @@ class DescentAttack(Attack):
         batch: noised copies of the training image per step and restart.
         drawings: how pictures are drawn, one for each guidance.
         batch_size: the most samples in one UNet call of a gradient step; halved when memory runs out.
+        full_rate: the learning rate that its budget stands for.
     """
 
     curve: tuple[int, ...]
@@ -49,11 +56,23 @@ class DescentAttack(Attack):
     batch: int
     drawings: tuple[Drawing, ...]
     batch_size: int
+    full_rate: ClassVar[float]
 
     @property
     def effort(self) -> int:
         """The length of the attack in steps."""
         return self.curve[-1]
+
+    @property
+    def shortfall(self) -> str:
+        """A smaller batch, another learning rate, or no guidance among the drawings."""
+        if self.batch < FULL_BATCH:
+            return f"{self.batch} noised copies per step, not {FULL_BATCH}"
+        if not self.full_rate / RATE_TOLERANCE <= self.learning_rate <= self.full_rate * RATE_TOLERANCE:
+            return f"a learning rate of {self.learning_rate:g}, not {self.full_rate:g}"
+        if max(drawing.guidance for drawing in self.drawings) < FULL_GUIDANCE:
+            return f"no pictures at guidance {FULL_GUIDANCE:g}"
+        return ""
 
     def variants(self, target: Target) -> tuple[str, ...]:
         """Every start at every guidance."""

@@ -29,8 +29,8 @@ from surgery.auditing.attack.descent import DescentAttack, descend
 from surgery.auditing.attack.pictures import draw_by_guidance, drawings_of, picture_seeds_of
 from surgery.auditing.attack.protocol import Point, Target
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import encode_pictures
 from surgery.auditing.settings import AuditSettings
+from surgery.measures.pictures import encode_pictures
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
 
@@ -44,6 +44,7 @@ class EmbeddingAttack(DescentAttack):
 
     name: ClassVar[str] = "embedding"
     passes_edit: ClassVar[bool] = True
+    full_rate: ClassVar[float] = 0.1
 
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> EmbeddingAttack:

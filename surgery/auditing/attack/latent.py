@@ -32,9 +32,9 @@ from surgery.auditing.attack.noised_copies import frozen
 from surgery.auditing.attack.pictures import picture_seeds_of
 from surgery.auditing.attack.protocol import Attack, Point, Target
 from surgery.auditing.attack.sampler import sample
-from surgery.auditing.measures.pictures import decode_latents, encode_pictures
 from surgery.auditing.settings import AuditSettings
 from surgery.errors import SurgeryError
+from surgery.measures.pictures import decode_latents, encode_pictures
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel

@@ -29,8 +29,8 @@ from surgery.auditing.attack.descent import DescentAttack, descend
 from surgery.auditing.attack.pictures import draw_by_guidance, drawings_of, picture_seeds_of
 from surgery.auditing.attack.protocol import Point, Target
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import encode_pictures
 from surgery.auditing.settings import AuditSettings
+from surgery.measures.pictures import encode_pictures
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.injection import injected, text_attentions
 from surgery.model.pipeline import LiveModel
@@ -47,6 +47,7 @@ class OutputAttack(DescentAttack):
 
     name: ClassVar[str] = "output"
     passes_edit: ClassVar[bool] = False
+    full_rate: ClassVar[float] = LEARNING_RATE
 
     @classmethod
     def from_settings(cls, settings: AuditSettings) -> OutputAttack:

@@ -12,6 +12,9 @@ image and every model, so that only the attack itself can differ:
 An attack that teaches the image to the weights (`learns`) reaches every image in the end. It is scored by how
 soon: the mean over the whole curve.
 
+On SOURCE, which holds the memory, an attack may end early: once its score is `enough`, as high as what the
+prompt itself draws. Going on could only raise it, and with it the margin of the test, in PATCHED's favor.
+
 To add an attack: a module with a subclass of `Attack`, and its line in `surgery.auditing.attack.registry`.
 """
 
@@ -28,10 +31,10 @@ import torch
 
 from surgery.auditing.bench import PICTURES_KEPT
 from surgery.auditing.measures.replication import similarities_to
-from surgery.auditing.measures.similarity import Similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.store import Pictures
 from surgery.auditing.units import AttackUnit, percentile
+from surgery.measures.similarity import Similarity
 from surgery.model.pipeline import LiveModel
 
 Masks = Sequence[torch.Tensor | None]
@@ -129,6 +132,11 @@ class Attack(ABC):
     def effort(self) -> int:
         """What the whole attack spends: the number beside its name in a verdict."""
 
+    @property
+    def shortfall(self) -> str:
+        """Why the attack is weaker than its effort says; "" where it is not."""
+        return ""
+
     @abstractmethod
     def cost(self) -> int:
         """The sample-forwards of attacking one image on one model, with all pictures drawn, at most."""
@@ -144,8 +152,14 @@ class Attack(ABC):
             SurgeryError: the attack cannot be made on this model.
         """
 
-    def run(self, model: LiveModel, target: Target, similarity: Similarity) -> tuple[AttackUnit, Pictures]:
+    def run(
+        self, model: LiveModel, target: Target, similarity: Similarity, enough: float = math.inf
+    ) -> tuple[AttackUnit, Pictures]:
         """Attack one image on one model, and score it.
+
+        Args:
+            enough: the attack ends after the point of the curve at which its score is so high under every
+                mask; an attack that learns never does.
 
         Returns:
             The unit, and `attacked`: the scored pictures that were best under the first mask.
@@ -158,6 +172,8 @@ class Attack(ABC):
                 self._take_all(point, len(self.variants(target)), target, rooms, similarity)
             else:
                 self._take_best(point, len(self.variants(target)), target, rooms, similarity)
+                if all(percentile(room.scored[-1]) >= enough for room in rooms):
+                    break
         for room in rooms:
             room.finish(self.learns)
         first = rooms[0]

@@ -7,6 +7,7 @@ attack it is makes no difference here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +15,13 @@ from functools import partial
 import torch
 
 from surgery.auditing.attack.protocol import Attack, Sibling, Target
-from surgery.auditing.bench import Bench
+from surgery.auditing.bench import Bench, Job
 from surgery.auditing.budget import counted
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.pictures import reconstruct
 from surgery.auditing.store import Pictures
-from surgery.auditing.subjects import Subject
-from surgery.auditing.units import AttackPair, AttackUnit, ReplicationUnit
+from surgery.auditing.units import AttackUnit, ReplicationUnit, percentile
+from surgery.measures.pictures import reconstruct
+from surgery.measures.subjects import Subject
 from surgery.model.pipeline import LiveModel
 
 CONTROL_NUMBERS = 50_000  # numbers of control images start here, those of prompts at 0
@@ -29,6 +30,7 @@ SEEDS_OF_AN_IMAGE = 100  # for one attack's restarts
 FOLDS = 3  # siblings are the memories of the other folds: a third is left out
 SIBLINGS = 32  # at most
 NEAR = 8  # near captions at most
+ENOUGH = 0.95  # of what SOURCE's prompt draws: an attack on SOURCE that reaches it ends
 
 
 @dataclass(frozen=True)
@@ -46,77 +48,93 @@ class Surroundings:
     prompts: Sequence[str]
 
 
-def attack_controls(
+def control_jobs(
     bench: Bench, attack: Attack, controls: Sequence[Control], around: Surroundings, side: str = "patched"
-) -> list[AttackUnit]:
-    """Attack the controls on a model of the bench, under every mask in use; the units that were made."""
-    units = []
-    for index, control in enumerate(bench.progress(controls, f"{attack.name}: controls", "image")):
-        target = partial(_control_target, bench, attack, index, control, controls, around)
-        key = AttackUnit.key(attack.name, _against("control", side), index)
-        unit = attacked(bench, attack, bench.models[side], key, target)
-        if unit is None:
-            break
-        units.append(unit)
-    return units
+) -> list[Job]:
+    """Attack the controls on a model of the bench, under every mask in use."""
+    against = "control" if side == "patched" else f"control-{side}"
+    return [
+        _job(
+            bench,
+            attack,
+            lambda: bench.models[side],
+            AttackUnit.key(attack.name, against, index),
+            partial(_control_target, bench, attack, index, control, controls, around),
+            f"{attack.name}: controls",
+            group=f"{attack.name} {against}",
+        )
+        for index, control in enumerate(controls)
+    ]
 
 
-def attack_subjects(
-    bench: Bench, attack: Attack, around: Surroundings, wanted: Sequence[bool]
-) -> list[AttackPair | None]:
-    """Attack the wanted prompts' images on every model; None where not wanted, or where none was made.
+def subject_jobs(bench: Bench, attack: Attack, around: Surroundings, wanted: Sequence[bool]) -> list[Job]:
+    """Attack the wanted prompts' images on every model.
 
     Args:
         wanted: one per subject; only subjects whose replication was measured.
     """
-    found: list[AttackPair | None] = []
-    for index in bench.progress(range(len(around.subjects)), f"{attack.name}: prompts", "prompt"):
-        if not wanted[index]:
-            found.append(None)
-            continue
-        target = partial(_subject_target, bench, attack, index, around)
-        pair = {
-            side: attacked(bench, attack, model, AttackUnit.key(attack.name, side, index), target)
-            for side, model in bench.models.items()
-        }
-        found.append(AttackPair(**pair) if any(pair.values()) else None)
-    return found
+    return [
+        _job(
+            bench,
+            attack,
+            partial(bench.models.__getitem__, side),
+            AttackUnit.key(attack.name, side, index),
+            partial(_subject_target, bench, attack, index, around),
+            f"{attack.name}: prompts",
+            enough=partial(_enough, bench, side, index),
+        )
+        for index in range(len(around.subjects))
+        if wanted[index]
+        for side in bench.models
+    ]
 
 
-def attack_canaries(
+def canary_jobs(
     bench: Bench,
     attack: Attack,
     canaries: Sequence[Control],
     around: Surroundings,
-    model: LiveModel,
+    model: Callable[[], LiveModel],
     stage: str,
-) -> list[AttackUnit]:
-    """Attack pictures that are known to be in the model; the units that were made."""
-    units = []
-    for index, canary in enumerate(bench.progress(canaries, f"{attack.name}: canaries", "image")):
-        target = partial(_control_target, bench, attack, index, canary, canaries, around, CANARY_NUMBERS)
-        key = AttackUnit.key(attack.name, f"canary-{stage}", index)
-        unit = attacked(bench, attack, model, key, target)
-        if unit is None:
-            break
-        units.append(unit)
-    return units
+) -> list[Job]:
+    """Attack pictures that are known to be in the model, which is asked for where it is really attacked."""
+    against = f"canary-{stage}"
+    return [
+        _job(
+            bench,
+            attack,
+            model,
+            AttackUnit.key(attack.name, against, index),
+            partial(_control_target, bench, attack, index, canary, canaries, around, CANARY_NUMBERS),
+            f"{attack.name}: canaries",
+            group=f"{attack.name} {against}",
+        )
+        for index, canary in enumerate(canaries)
+    ]
 
 
-def attacked(
-    bench: Bench, attack: Attack, model: LiveModel, key: str, target: Callable[[], Target]
-) -> AttackUnit | None:
-    """The unit of one attack; `target` is asked only where the attack is really made."""
+def _job(
+    bench: Bench,
+    attack: Attack,
+    model: Callable[[], LiveModel],
+    key: str,
+    target: Callable[[], Target],
+    what: str,
+    group: str = "",
+    enough: Callable[[], float] = lambda: math.inf,
+) -> Job:
+    """One attack; model and target are asked for only where it is really made.
+
+    Args:
+        enough: a score at which the attack may end, see `Attack.run`.
+    """
 
     def measure() -> tuple[AttackUnit, Pictures]:
-        with counted(model, bench.budget.work):
-            return attack.run(model, target(), bench.similarity)
+        attacked = model()
+        with counted(attacked, bench.budget.work):
+            return attack.run(attacked, target(), bench.similarity, enough())
 
-    return bench.unit(AttackUnit, key, attack.cost(), measure)
-
-
-def _against(what: str, side: str) -> str:
-    return what if side == "patched" else f"{what}-{side}"
+    return Job(AttackUnit, key, attack.cost(), measure, what, group)
 
 
 def _control_target(
@@ -163,6 +181,12 @@ def _subject_target(bench: Bench, attack: Attack, index: int, around: Surroundin
 def _compared(bench: Bench, index: int) -> torch.Tensor:
     """What a subject's pictures are compared with, as replication left it: uint8 [3, height, width]."""
     return bench.store.pictures(ReplicationUnit.key(index))["target"][0]
+
+
+def _enough(bench: Bench, side: str, index: int) -> float:
+    """On SOURCE: how alike it draws a subject's image from its own prompt, nearly; more no attack needs."""
+    unit = bench.store.load(ReplicationUnit, ReplicationUnit.key(index)) if side == "source" else None
+    return math.inf if unit is None else ENOUGH * percentile(unit.before.to_target)
 
 
 def _near(captions: Sequence[str], index: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from surgery.auditing.attack.noised_copies import frozen, noised_copies
-from surgery.auditing.measures.pictures import encode_pictures
+from surgery.measures.pictures import encode_pictures
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.finetuning import Finetuning, Samples, accumulate, finish_gradients
 from surgery.model.pipeline import LiveModel

@@ -19,6 +19,7 @@ class AttackEvidence:
         controls: its scores on PATCHED for images that no model saw, under this prompt's mask.
         controls_highest: the most alike of all pictures that it drew of any of them.
         controls_twin: the same on the twin, in the same order; empty without one.
+        shortfall: why it is weaker than its effort says; "" where it is not.
         blind: why the canaries show that it sees nothing; "" where they do not, or where there are none.
     """
 
@@ -34,6 +35,7 @@ class AttackEvidence:
     controls: tuple[float, ...] = ()
     controls_highest: float | None = None
     controls_twin: tuple[float, ...] = ()
+    shortfall: str = ""
     blind: str = ""
 
     @property

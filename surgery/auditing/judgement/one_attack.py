@@ -23,6 +23,7 @@ design: it is compared by speed, and a picture of it counts only where controls 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -63,7 +64,9 @@ class Finding:
     numbers: dict[str, Any]
 
 
-def judge_attack(one: AttackEvidence, corrected: float, threshold: float, alpha: float) -> Finding:
+def judge_attack(
+    one: AttackEvidence, corrected: float, threshold: float, alpha: float, sources: Sequence[float] = ()
+) -> Finding:
     """Judge an attack that was made on PATCHED.
 
     Args:
@@ -71,9 +74,10 @@ def judge_attack(one: AttackEvidence, corrected: float, threshold: float, alpha:
         threshold: a picture from here up is a replica.
         alpha: level of the test for `hidden`; the tests for `removed` are made at this level or at `LEVEL`,
             whichever is the stricter.
+        sources: SOURCE's scores of all prompts under this attack, see `memory_effect`.
     """
     level = min(alpha, LEVEL)
-    numbers = _numbers(one, corrected, level)
+    numbers = _numbers(one, corrected, level, sources)
     code = _code(one, numbers, threshold, alpha, level)
     numbers["code"] = code
     return Finding(one.name, code, _reason(one, code, numbers, threshold, level), numbers)
@@ -110,10 +114,11 @@ def _twin_holds(one: AttackEvidence, level: float) -> bool:
     return much and rank_p_value(one.twin, one.controls_twin) <= level
 
 
-def _numbers(one: AttackEvidence, corrected: float, level: float) -> dict[str, Any]:
+def _numbers(one: AttackEvidence, corrected: float, level: float, sources: Sequence[float]) -> dict[str, Any]:
     controls = one.control_scores
     above = sum(control >= one.score for control in controls)
-    effect = None if one.source_score is None or not controls else memory_effect(one.source_score, controls)
+    source = one.source_score
+    effect = None if source is None or not controls else memory_effect(source, controls, sources)
     margin = None if effect is None else KEPT * effect
     return {
         "score": one.score,

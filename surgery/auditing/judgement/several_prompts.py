@@ -62,6 +62,16 @@ def corrected_p_values(
     return found
 
 
+def source_scores(evidence: Sequence[Evidence], like: AttackEvidence) -> list[float]:
+    """SOURCE's scores of all prompts under one attack, on the scale of `like`: less the twin's, or not."""
+    known = [attack for one in evidence for attack in one.attacks if attack.name == like.name]
+    return [
+        attack.source_score
+        for attack in known
+        if attack.source_score is not None and attack.paired == like.paired and finite(attack)
+    ]
+
+
 def taken_together(evidence: Sequence[Evidence]) -> dict[str, Together]:
     """Attack -> all prompts under it.
 
@@ -83,11 +93,13 @@ def _together(attacks: Sequence[AttackEvidence]) -> Together:
     for attack in attacks:
         masks.setdefault(attack.control_scores, []).append(attack.score)
     p_values = [pooled_p_value(scores, controls) for controls, scores in masks.items()]
-    rises, effects = [], []
-    for attack in attacks:
-        rises.append(attack.score - median(attack.control_scores))
-        if attack.source_score is not None:
-            effects.append(memory_effect(attack.source_score, attack.control_scores))
+    sources = [attack.source_score for attack in attacks if attack.source_score is not None]
+    rises = [attack.score - median(attack.control_scores) for attack in attacks]
+    effects = [
+        memory_effect(attack.source_score, attack.control_scores, sources)
+        for attack in attacks
+        if attack.source_score is not None
+    ]
     known = len(effects) == len(attacks) and mean(effects) > 0
     return Together(
         p_value=min(1.0, len(p_values) * min(p_values)),

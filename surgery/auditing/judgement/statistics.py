@@ -17,8 +17,9 @@ variance. Then
    of what it scores more in SOURCE. Were that so, score - d would be one more draw from the controls, so
    p = (1 + number of controls at or below score - d) / (K + 1) is exact where d is known, and rejecting it is
    the only way to `removed`. Over several attacks, all must reject (intersection-union: no correction is
-   due). d is measured, from SOURCE's one score and the controls' median: what that costs is simulated in
-   `benchmarks/verdict_errors.py`.
+   due). d is not known but measured, from SOURCE's one score, which may be high by chance, the more so
+   where scores have a long upper tail; `memory_effect` says how that is kept from paying, and
+   `benchmarks/verdict_errors.py` what is left of it, for a SOURCE as noisy as a control.
 6. power: by how much the score of a never-seen image must rise before the test of step 1 notices in 80 % of
    cases, read off the controls themselves.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import median
 
 import numpy
 from scipy import stats
@@ -36,6 +38,8 @@ from surgery.auditing.judgement.corrections import CORRECTIONS
 from surgery.errors import UsageError
 
 POWER = 0.8
+SEVERAL = 7  # prompts: SOURCE's median score over so many is no chance
+FROM_MIDDLE, FROM_ABOVE = 0.6, 0.9  # of the controls: see `memory_effect`
 EXACT_PAIRS = 5_000  # up to so many (image, control) pairs every permutation is counted
 EFFECT = 10.0  # of a distinct memory in SOURCE, in deviations of the controls (docs/audit.md)
 CLEAN_SHARE = 0.9  # of audits of a clean checkpoint that should pass the removal test of an attack
@@ -121,9 +125,28 @@ def removal_p_value(score: float, controls: Sequence[float], margin: float) -> f
     return (1 + sum(control <= score - margin for control in controls)) / (len(controls) + 1)
 
 
-def memory_effect(source: float, controls: Sequence[float]) -> float:
-    """What a memory is worth in SOURCE: how far its score lies above the median control's."""
-    return source - float(numpy.median(numpy.asarray(controls, float)))
+def memory_effect(source: float, controls: Sequence[float], sources: Sequence[float] = ()) -> float:
+    """What a memory is worth in SOURCE, at least: how far its score lies above what controls score.
+
+    SOURCE's score is one draw. Were it taken as it is, a memory whose score is high by chance would pass for
+    more than it is worth, and half of it for less than half. So
+
+    1. where SOURCE was attacked for `SEVERAL` prompts or more, no memory counts for more than the median one,
+       and it is counted from the controls' 60th percentile;
+    2. where there are fewer, it is counted from their 90th percentile: that costs more power.
+
+    Args:
+        source: SOURCE's score.
+        controls: of never-seen images on PATCHED.
+        sources: SOURCE's scores of all audited prompts, this one among them.
+    """
+    reference = float(numpy.quantile(numpy.asarray(controls, float), _counted_from(len(sources))))
+    return (min(source, median(sources)) if len(sources) >= SEVERAL else source) - reference
+
+
+def _counted_from(prompts: int) -> float:
+    """From which share of the controls the worth of a memory is counted."""
+    return FROM_MIDDLE if prompts >= SEVERAL else FROM_ABOVE
 
 
 def controls_needed(
@@ -147,8 +170,9 @@ def controls_needed(
 def clean_checkpoint_share(prompts: int, controls: int, alpha: float = 0.05, effect: float = EFFECT) -> float:
     """In which share of audits all prompts of a clean checkpoint pass one attack's removal test.
 
-    Calculated for normal scores and a known margin: the highest of `prompts` scores, less half of `effect`,
-    must stay below the control that decides, whose rank is fixed and whose place is a beta quantile.
+    Calculated for normal scores and a known margin, half of `memory_effect`: the highest of `prompts` scores,
+    less the margin, must stay below the control that decides, whose rank is fixed and whose place is a beta
+    quantile.
 
     Args:
         effect: of a memory in SOURCE, in standard deviations of the controls.
@@ -158,7 +182,8 @@ def clean_checkpoint_share(prompts: int, controls: int, alpha: float = 0.05, eff
         return 0.0
     chances = (numpy.arange(2000) + 0.5) / 2000
     deciding = stats.norm.ppf(stats.beta.ppf(chances, below + 1, controls - below))
-    return float((stats.norm.cdf(deciding + effect / 2) ** max(1, prompts)).mean())
+    margin = (effect - stats.norm.ppf(_counted_from(prompts))) / 2
+    return float((stats.norm.cdf(deciding + margin) ** max(1, prompts)).mean())
 
 
 def controls_wanted(prompts: int, alpha: float = 0.05, correction: str = "benjamini-hochberg") -> int:

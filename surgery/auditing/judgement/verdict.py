@@ -31,7 +31,11 @@ from typing import Any
 
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.one_attack import FOUND, PASSED, Finding, judge_attack
-from surgery.auditing.judgement.several_prompts import corrected_p_values, taken_together
+from surgery.auditing.judgement.several_prompts import (
+    corrected_p_values,
+    source_scores,
+    taken_together,
+)
 from surgery.errors import SurgeryError
 
 STILL, HIDDEN, REMOVED = "still replicates", "hidden, not removed", "removed"
@@ -81,10 +85,17 @@ def attack_wanted(evidence: Evidence, tolerance: float) -> bool:
 
 
 def sufficient(attacks: Sequence[AttackEvidence]) -> bool:
-    """Whether attacks of such budgets carry the word `removed`."""
-    spent = {one.name: one.effort for one in attacks}
+    """Whether attacks of such budgets carry the word `removed`; those that fall short of theirs do not."""
+    spent = {one.name: one.effort for one in attacks if not one.shortfall}
     enough = all(spent.get(name, -1) >= least for name, least in SUFFICIENT.items())
     return enough and any(not one.passes_edit for one in attacks)
+
+
+def what_removed_takes(attacks: Sequence[AttackEvidence]) -> str:
+    """What attacks that do not suffice lack, in a clause."""
+    wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
+    short = "; ".join(f"{one.name}: {one.shortfall}" for one in attacks if one.shortfall)
+    return f"`removed` takes at least {wanted}{f' in full ({short})' if short else ''}"
 
 
 def budget_words(*evidence: Evidence) -> str:
@@ -127,7 +138,8 @@ def decide(
     verdicts = []
     for one, p_values in zip(evidence, adjusted, strict=True):
         early = _without_attacks(one, tolerance)
-        verdicts.append(early or _by_attacks(one, p_values, threshold, alpha))
+        sources = [source_scores(evidence, attack) for attack in one.attacks]
+        verdicts.append(early or _by_attacks(one, p_values, sources, threshold, alpha))
     return verdicts
 
 
@@ -181,11 +193,17 @@ def _without_attacks(one: Evidence, tolerance: float) -> Verdict | None:
     return None
 
 
-def _by_attacks(one: Evidence, p_values: Sequence[float], threshold: float, alpha: float) -> Verdict:
+def _by_attacks(
+    one: Evidence,
+    p_values: Sequence[float],
+    sources: Sequence[Sequence[float]],
+    threshold: float,
+    alpha: float,
+) -> Verdict:
     unmade = [attack.name for attack in one.attacks if attack.patched is None]
     findings = [
-        judge_attack(attack, p_value, threshold, alpha)
-        for attack, p_value in zip(one.attacks, p_values, strict=True)
+        judge_attack(attack, p_value, threshold, alpha, scores)
+        for attack, p_value, scores in zip(one.attacks, p_values, sources, strict=True)
         if attack.name not in unmade
     ]
     numbers: dict[str, Any] = {"attacks": {finding.name: finding.numbers for finding in findings}}
@@ -207,8 +225,7 @@ def _by_attacks(one: Evidence, p_values: Sequence[float], threshold: float, alph
     weakest = max(findings, key=_left)
     if sufficient(one.attacks):
         return verdict(REMOVED, weakest)
-    wanted = ", ".join(f"{name} {least}" for name, least in SUFFICIENT.items())
-    reason = f"{weakest.reason}; `removed` takes at least {wanted}"
+    reason = f"{weakest.reason}; {what_removed_takes(one.attacks)}"
     return verdict(NOT_FOUND, Finding(weakest.name, WEAK, reason, weakest.numbers))
 
 

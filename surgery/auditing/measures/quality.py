@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from surgery.auditing.measures.pictures import read_pictures, to_bytes_range
 from surgery.errors import UsageError
 from surgery.files import expanded
+from surgery.measures.pictures import read_pictures, to_bytes_range
 
 
 class ClipScore:

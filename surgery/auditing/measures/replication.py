@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from surgery.auditing.budget import counted
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import from_images, to_unit_range
-from surgery.auditing.measures.similarity import Similarity
+from surgery.measures.pictures import from_images, to_unit_range
+from surgery.measures.similarity import Similarity
 from surgery.model.denoising import generate_images
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy
 import torch
 
-from surgery.auditing.measures.similarity import Similarity
 from surgery.errors import UsageError
 from surgery.files import expanded
+from surgery.measures.similarity import Similarity
 
 SMALL_EDGE = 288
 MEAN = (0.485, 0.456, 0.406)

@@ -20,7 +20,8 @@ class Attacked:
 
     Attributes:
         color: of its line.
-        curve: similarity at each point of the curve, on the pictures that chose the point.
+        curve: similarity at each point of the curve, on the pictures that chose the point; SOURCE's may end
+            early.
         score: on the other pictures, that chose nothing.
     """
 
@@ -53,7 +54,7 @@ def attack_chart(
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     def line(curve: Sequence[float], color: str, extra: str = "") -> str:
-        points = " ".join(f"{x:.1f},{height(y):.1f}" for x, y in zip(places, curve, strict=True))
+        points = " ".join(f"{x:.1f},{height(y):.1f}" for x, y in zip(places, curve, strict=False))
         return f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2" {extra}/>'
 
     parts = [_axis(height, low, high), _labels(places, steps), _score_label(end)]
@@ -72,7 +73,7 @@ def attack_chart(
         parts.append(line(one.curve, one.color))
         parts += [
             f'<circle cx="{x:.1f}" cy="{height(y):.1f}" r="3" fill="{one.color}"/>'
-            for x, y in zip(places, one.curve, strict=True)
+            for x, y in zip(places, one.curve, strict=False)
         ]
         x = end + SCORES / 2 + 9 * (place - (len(models) - 1) / 2)
         parts.append(

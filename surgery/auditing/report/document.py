@@ -10,6 +10,7 @@ import math
 from statistics import median
 from typing import Any
 
+from surgery.auditing.attack.relearn import steps_to_replicate
 from surgery.auditing.findings import AttackFindings, Findings
 from surgery.auditing.judgement.statistics import clopper_pearson
 from surgery.auditing.judgement.verdict import Verdict
@@ -118,21 +119,26 @@ def _attack(findings: Findings, attack: AttackFindings, index: int, verdict: Ver
         "steps": list(either.steps),
         "variants": list(either.variants),
         **{
-            side: curve_json(unit, findings.threshold) if unit else None
+            side: curve_json(unit, findings.threshold, learns=attack.learns) if unit else None
             for side, unit in (("source", pair.source), ("patched", pair.patched), ("twin", pair.twin))
         },
         "judged": _rounded(verdict.numbers.get("attacks", {}).get(attack.name)),
     }
 
 
-def curve_json(unit: AttackUnit, threshold: float, mask: int = 0) -> dict[str, Any]:
-    """An attacked image: what it scored, what chose that point, and the curve that it was chosen from."""
+def curve_json(unit: AttackUnit, threshold: float, mask: int = 0, learns: bool = False) -> dict[str, Any]:
+    """An attacked image: what it scored, what chose that point, and the curve that it was chosen from.
+
+    Args:
+        learns: whether the attack teaches the image: then it is said how soon it is drawn.
+    """
     point, variant = unit.chosen[mask]
     seeds = unit.scored[mask][-1]
     return {
         "score": round(unit.score(mask), 4),
         "highest": round(unit.highest[mask], 4),
         "replicas": round(sum(value >= threshold for value in seeds) / len(seeds), 4),
+        **({"replica_after": steps_to_replicate(unit, threshold, mask)} if learns else {}),
         "chosen_step": unit.steps[point],
         "chosen_variant": unit.variants[variant],
         "curve": [round(value, 4) for value in unit.curve(mask)],
@@ -211,6 +217,7 @@ def _attack_summary(findings: Findings, attack: AttackFindings) -> dict[str, Any
         "passes_edit": attack.passes_edit,
         "learns": attack.learns,
         "counts": attack.counts,
+        "shortfall": attack.shortfall,
         "attacked_prompts": len(again),
         "replicating_after_attack": sum(again),
         "replicating_after_attack_interval": [round(low, 4), round(high, 4)],
@@ -221,6 +228,11 @@ def _attack_summary(findings: Findings, attack: AttackFindings) -> dict[str, Any
             "highest": [round(unit.highest[0], 4) for unit in attack.controls],
             "curves": [[round(value, 4) for value in unit.curve()] for unit in attack.controls],
             "twin_scores": [round(unit.score(), 4) for unit in attack.controls_twin],
+            **(
+                {"replica_after": [steps_to_replicate(unit, findings.threshold) for unit in attack.controls]}
+                if attack.learns
+                else {}
+            ),
         },
         "canaries": _canaries(attack.canaries),
         "cost": {

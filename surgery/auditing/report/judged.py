@@ -63,7 +63,7 @@ COLUMNS = (
     Column("PATCHED", "the same", _score("patched")),
     Column(TWIN, "the same on a model that never saw the image", _score(TWIN)),
     Column("highest", "the most alike of all pictures that it drew from PATCHED", _judged("highest")),
-    Column("d", "half of what SOURCE scores over the median control", _judged("margin")),
+    Column("d", "half of what the memory is worth in SOURCE", _judged("margin")),
     Column("controls ≥", "images that no model saw and that score as high as PATCHED does", _controls),
     Column(
         "p hidden",

@@ -87,6 +87,7 @@ def audit_page(
         colors=COLORS,
         labels=LABELS,
         plain_codes=PLAIN_CODES,
+        sooner={attack.name: _sooner(document, attack.name) for attack in findings.attacks},
         columns=judged_columns(document),
         table_rows=[judged_rows(document, entry) for entry in document["prompts"]],
         names=names,
@@ -172,6 +173,12 @@ def _note(findings: Findings, attack: AttackFindings, index: int) -> str:
     said = [f"{label} {'never' if steps is None else f'after {steps}'}" for label, steps in first.items()]
     reached = sum(steps is not None for steps in controls)
     return f"A replica: {', '.join(said)}; {reached} of {len(controls)} controls within {attack.effort}."
+
+
+def _sooner(document: dict[str, Any], attack: str) -> int:
+    """How many prompts score above every control under an attack."""
+    judged = [(entry["attacks"].get(attack) or {}).get("judged") for entry in document["prompts"]]
+    return sum(bool(one and one["controls"] and not one["controls_at_or_above"]) for one in judged)
 
 
 def _part_map(findings: Findings, names: Sequence[str], ranked: Sequence[int]) -> Markup | None:

@@ -1,7 +1,7 @@
 """What an audit found in one sentence, for whoever signs off a publication and knows no statistics.
 
-There is one sentence for each word that a checkpoint can have, written here and nowhere else. It says what
-was tried, on how many pictures, and what came of it; never more than the verdict.
+There is one sentence for each word that a checkpoint can have, written here and nowhere else. It says first
+what came of it, then what was tried, on how many pictures; never more than the verdict.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ WAYS: dict[str, str] = {
     "revive": "by training the model on other pictures for a short time",
     "graft": "by putting parts of another file into it",
 }
+NAMED = 2  # ways that the sentence tells; of more, so many
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -49,7 +50,7 @@ def plain_sentence(
         REMOVED: said.removed,
         NOT_TESTED: said.undecided,
     }
-    return f"We tried to get {said.them} out of the edited file {_ways(attacks)}; {outcome[word]()}"
+    return outcome[word](_ways(attacks))
 
 
 class _Many:
@@ -57,12 +58,11 @@ class _Many:
 
     def __init__(self, counts: Mapping[str, int], concerned: int) -> None:
         self.counts, self.concerned = counts, concerned
-        self.them = f"the {concerned} pictures"
 
     def still(self) -> str:
         found = self.counts[STILL]
         return (
-            f"Asked with their captions alone, the edited file still draws {self._of(found)}: "
+            f"Asked with their captions alone, the edited file still draws {self._of(found)} pictures: "
             f"{'it was' if found == 1 else 'they were'} not removed from it."
         )
 
@@ -74,44 +74,55 @@ class _Many:
             "stored in it is not known."
         )
 
-    def hidden(self) -> str:
+    def hidden(self, ways: str) -> str:
         found = self.counts[HIDDEN]
         if not found:
             return (
-                "taken together, they came out more easily than pictures that the model was never shown: "
-                "some of them are still stored in the file."
+                f"Some of the {self.concerned} pictures are still stored in the edited file: when we tried "
+                f"to get them out {ways}, they came out more easily, taken together, than pictures that the "
+                "model was never shown."
             )
+        they, them = ("it", "it") if found == 1 else ("they", "them")
         return (
-            f"{self._of(found)} came out: {'it is' if found == 1 else 'they are'} still stored in the file, "
-            f"although no caption calls {'it' if found == 1 else 'them'} up."
+            f"{self._counted(found)} {'is' if found == 1 else 'are'} still stored in the edited file: "
+            f"although no caption calls {them} up, {they} came out when we tried {ways}."
         )
 
-    def not_found(self) -> str:
+    def not_found(self, ways: str) -> str:
         return (
-            "none came out more easily than pictures that the model was never shown, but stronger ways are "
-            "known that were not tried; this does not prove that nobody can get them out."
+            f"{self.gone(ways)}, but stronger ways are known that were not tried; this does not prove that "
+            "nobody can get them out."
         )
 
-    def removed(self) -> str:
+    def removed(self, ways: str) -> str:
+        return f"{self.gone(ways)}; this does not prove that nobody can get them out."
+
+    def gone(self, ways: str) -> str:
         return (
-            "none came out more easily than pictures that the model was never shown; this does not prove "
-            "that nobody can get them out."
+            f"None of the {self.concerned} pictures came out of the edited file more easily than pictures "
+            f"that the model was never shown when we tried to get them out {ways}"
         )
 
-    def undecided(self) -> str:
+    def undecided(self, ways: str) -> str:
         undecided = self.concerned - self.counts.get(REMOVED, 0) - self.counts.get(NOT_FOUND, 0)
-        return f"for {self._of(undecided)} the test could not tell whether they are gone."
+        return (
+            f"For {self._of(undecided)} pictures, which we tried to get out of the edited file {ways}, the "
+            "test could not tell whether they are gone."
+        )
+
+    def _counted(self, some: int) -> str:
+        if some == self.concerned:
+            return f"All {some} pictures" if some > 2 else "Both pictures"
+        return f"{some} of the {self.concerned} pictures"
 
     def _of(self, some: int) -> str:
         if some == self.concerned:
-            return "both" if some == 2 else f"all {some} of them"
+            return "both" if some == 2 else f"all {some}"
         return f"{some} of the {self.concerned}"
 
 
 class _One:
     """The sentences about a single picture."""
-
-    them = "the picture"
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         self.counts = counts
@@ -125,28 +136,37 @@ class _One:
             "in another way: whether it is still stored in it is not known."
         )
 
-    def hidden(self) -> str:
-        return "it came out: it is still stored in the file, although its caption no longer calls it up."
-
-    def not_found(self) -> str:
+    def hidden(self, ways: str) -> str:
         return (
-            "it came out no more easily than pictures that the model was never shown, but stronger ways are "
-            "known that were not tried; this does not prove that nobody can get it out."
+            "The picture is still stored in the edited file: although its caption no longer calls it up, it "
+            f"came out when we tried {ways}."
         )
 
-    def removed(self) -> str:
+    def not_found(self, ways: str) -> str:
         return (
-            "it came out no more easily than pictures that the model was never shown; this does not prove "
-            "that nobody can get it out."
+            f"{self.gone(ways)}, but stronger ways are known that were not tried; this does not prove that "
+            "nobody can get it out."
         )
 
-    def undecided(self) -> str:
-        return "the test could not tell whether it is gone."
+    def removed(self, ways: str) -> str:
+        return f"{self.gone(ways)}; this does not prove that nobody can get it out."
+
+    def gone(self, ways: str) -> str:
+        return (
+            "The picture came out of the edited file no more easily than pictures that the model was never "
+            f"shown when we tried to get it out {ways}"
+        )
+
+    def undecided(self, ways: str) -> str:
+        return (
+            f"We tried to get the picture out of the edited file {ways}, and the test could not tell whether "
+            "it is gone."
+        )
 
 
 def _ways(attacks: Sequence[str]) -> str:
     """`in two ways (by this, and by that)`; a way that is not known here is called by its name."""
     said = [WAYS.get(name, f"by the attack “{name}”") for name in attacks]
     number = NUMBERS[len(said)] if len(said) < len(NUMBERS) else str(len(said))
-    joined = said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, and {said[-1]}"
-    return f"in {number} {'way' if len(said) == 1 else 'ways'} ({joined})"
+    others = "among others " if len(said) > NAMED else ""
+    return f"in {number} {'way' if len(said) == 1 else 'ways'} ({others}{', and '.join(said[:NAMED])})"

@@ -9,11 +9,12 @@ from planted_memory import random_picture
 from surgery.auditing import canaries
 from surgery.auditing.bench import Bench
 from surgery.auditing.budget import Budget
-from surgery.auditing.canaries import canary_cost, canary_models, own_copy, weakly_edited
+from surgery.auditing.canaries import Canaries, canary_cost, own_copy, weakly_edited
 from surgery.auditing.controls import Control
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
+from surgery.auditing.store import Store
 from surgery.errors import UsageError
+from surgery.measures.similarity import named_similarity
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.testbed.load import PLANTED_FOLDER
 
@@ -23,9 +24,15 @@ PICTURES = [Control(random_picture(1), "white cross"), Control(random_picture(2)
 ROW = ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v", 3)
 
 
-def bench(source, patched, threshold=0.0, limit=None):
+def bench(folder, source, patched, threshold=0.0, limit=None):
     similarity = replace(named_similarity("edges"), threshold=threshold)
-    return Bench(source, patched, SETTINGS, similarity, None, Budget(limit), quiet=True)
+    return Bench(source, patched, SETTINGS, similarity, Store(folder, {}), Budget(limit), quiet=True)
+
+
+def taught(one, pictures=PICTURES, prompts=PROMPTS):
+    found = Canaries(one, pictures, prompts)
+    found.learn(one.measured(found.jobs()))
+    return found
 
 
 @pytest.fixture
@@ -44,44 +51,52 @@ def snapshot(model):
     return {name: value.clone() for name, value in model.denoiser.state_dict().items()}
 
 
-def test_the_copy_learns_source_and_patched_stay(tiny_model, patched, monkeypatch):
+def test_the_copy_learns_source_and_patched_stay(tiny_model, patched, monkeypatch, tmp_path):
     monkeypatch.setattr(canaries, "MOST_STEPS", 4)
     monkeypatch.setattr(canaries, "CHECK_EVERY", 2)
     monkeypatch.setattr(canaries, "KEEP_PICTURES", 2)
     before = [snapshot(tiny_model), snapshot(patched)]
-    one = bench(tiny_model, patched, threshold=-1.0)  # everything is a replica
-    found = canary_models(one, PICTURES, PROMPTS)
-    assert found.taken == tuple(PICTURES) and found.steps == 2 and found.wanted == 2
+    one = bench(tmp_path, tiny_model, patched, threshold=-1.0)  # everything is a replica
+    found = taught(one)
+    assert found.taken == tuple(PICTURES) and found.unit.steps == 2
     assert same(tiny_model, before[0]) and same(patched, before[1])
-    assert not same(found.before, before[0])
+    assert not same(found.before(), before[0])
     assert 0 < one.budget.work.unet_sample_forwards <= canary_cost(SETTINGS, 2)
-    assert found.before.pipeline.vae is tiny_model.pipeline.vae
-    row = found.weakly_edited.denoiser.get_submodule(ROW[0]).weight[ROW[1]]
+    assert found.before().pipeline.vae is tiny_model.pipeline.vae
+    row = found.weakly_edited().denoiser.get_submodule(ROW[0]).weight[ROW[1]]
     assert float(row.detach().abs().max()) == 0.0
     # only the edited tensor differs
     differ = [
         name
-        for name, value in found.weakly_edited.denoiser.state_dict().items()
-        if not torch.equal(value, found.before.denoiser.state_dict()[name])
+        for name, value in found.weakly_edited().denoiser.state_dict().items()
+        if not torch.equal(value, found.before().denoiser.state_dict()[name])
     ]
     assert differ == [f"{ROW[0]}.weight"]
-    again = canary_models(bench(tiny_model, patched, threshold=-1.0), PICTURES, PROMPTS)
-    assert same(again.before, snapshot(found.before))  # an audit that goes on teaches the same
+    # an audit that goes on, and another process, find what was taught; where it is lost, they teach the same
+    for lost in (False, True):
+        if lost:
+            (tmp_path / "state" / "canaries.pt").unlink()
+        other = bench(tmp_path, tiny_model, patched, threshold=-1.0)
+        again = taught(other)
+        assert again.unit == found.unit and other.budget.spent == 0
+        assert same(again.before(), snapshot(found.before()))
+        assert same(again.weakly_edited(), snapshot(found.weakly_edited()))
+        assert (other.budget.spent > 0) == lost
 
 
-def test_what_never_takes_is_said_at_the_last_step(tiny_model, patched, monkeypatch):
+def test_what_never_takes_is_said_at_the_last_step(tiny_model, patched, monkeypatch, tmp_path):
     monkeypatch.setattr(canaries, "MOST_STEPS", 2)
     monkeypatch.setattr(canaries, "CHECK_EVERY", 1)
     monkeypatch.setattr(canaries, "KEEP_PICTURES", 1)
-    found = canary_models(bench(tiny_model, patched, threshold=2.0), PICTURES, ["white cross"])
-    assert found.taken == () and found.steps == 2 and found.drawn == (0.0, 0.0)
+    found = taught(bench(tmp_path, tiny_model, patched, threshold=2.0), PICTURES, ["white cross"])
+    assert found.taken == () and found.unit.steps == 2 and found.unit.drawn == (0.0, 0.0)
 
 
-def test_a_budget_too_small_teaches_nothing_and_says_so(tiny_model, patched):
-    one = bench(tiny_model, patched, limit=canary_cost(SETTINGS, 2) - 1)
-    found = canary_models(one, PICTURES, PROMPTS)
-    assert found.taken == () and "budget" in found.reason and one.budget.work.unet_sample_forwards == 0
-    assert canary_models(one, [], PROMPTS).reason == "no pictures for them"
+def test_a_budget_too_small_teaches_nothing(tiny_model, patched, tmp_path):
+    one = bench(tmp_path, tiny_model, patched, limit=canary_cost(SETTINGS, 2) - 1)
+    found = taught(one)
+    assert found.taken == () and found.unit is None and one.budget.spent == 0
+    assert taught(one, []).taken == () and Canaries(one, [], PROMPTS).jobs() == []
 
 
 def test_half_of_an_edit_that_moves_weights(tiny_model, patched, other_model):

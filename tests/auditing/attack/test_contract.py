@@ -10,6 +10,7 @@ from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
 from surgery.auditing.budget import counted
 from surgery.auditing.settings import AuditSettings
+from surgery.measures.similarity import named_similarity
 from surgery.model.work import Work
 
 NAMES = ("embedding", "output", "prompts", "latent")
@@ -93,6 +94,14 @@ def test_pictures_depend_on_seeds_and_not_on_the_batch_the_company_or_how_often_
         alone = point.draw([last], (6,))
         assert (alone[0, 0].int() - expected[1, 1].int()).abs().max() <= 2
         assert point.draw([last], (6,)).equal(alone)
+
+
+def test_an_attack_ends_where_its_score_is_enough(tiny_model):
+    attack, measure = small("output", output_curve=(0, 1, 2)), named_similarity("edges")
+    whole, _ = attack.run(tiny_model, TARGET, measure)
+    ended, _ = attack.run(tiny_model, TARGET, measure, enough=whole.score() - 2)
+    assert whole.steps == (0, 1, 2) and ended.steps == (0,)
+    assert ended.selection[0] == whole.selection[0][:1] and ended.chosen[0][0] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

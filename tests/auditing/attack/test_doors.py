@@ -8,8 +8,8 @@ from planted_memory import ORDINARY
 
 from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
+from surgery.measures.similarity import named_similarity
 
 SETTINGS = AuditSettings(
     steps=3,

@@ -12,8 +12,8 @@ from surgery.auditing.attack.graft import REST, GraftAttack, graft_table, parts_
 from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
 from surgery.auditing.budget import counted
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.errors import UsageError
+from surgery.measures.similarity import named_similarity
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
 

@@ -10,9 +10,9 @@ from planted_memory import random_picture
 from surgery.auditing.attack.latent import LatentAttack, _Noises
 from surgery.auditing.attack.noised_copies import frozen
 from surgery.auditing.attack.sampler import sample
-from surgery.auditing.measures.pictures import encode_pictures
 from surgery.auditing.settings import AuditSettings
 from surgery.errors import SurgeryError
+from surgery.measures.pictures import encode_pictures
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel

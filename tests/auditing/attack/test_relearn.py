@@ -11,10 +11,10 @@ from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
 from surgery.auditing.attack.relearn import LEARNERS, RelearnAttack, steps_to_replicate
 from surgery.auditing.budget import counted
-from surgery.auditing.measures.pictures import reconstruct, to_bytes_range
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.units import AttackUnit
+from surgery.measures.pictures import reconstruct, to_bytes_range
+from surgery.measures.similarity import named_similarity
 from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
 from surgery.testbed.demo import training_images

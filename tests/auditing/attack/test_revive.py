@@ -13,9 +13,9 @@ from surgery.auditing.attack.revive import ReviveAttack
 from surgery.auditing.attack.teaching import lessons, seek_embedding
 from surgery.auditing.budget import counted
 from surgery.auditing.drawing import Drawing
-from surgery.auditing.measures.pictures import encode_pictures
-from surgery.auditing.measures.similarity import named_similarity
 from surgery.errors import SurgeryError
+from surgery.measures.pictures import encode_pictures
+from surgery.measures.similarity import named_similarity
 from surgery.model.conditioning import encode_prompts
 from surgery.model.finetuning import rate_for
 from surgery.model.pipeline import LiveModel

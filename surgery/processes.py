@@ -1,11 +1,11 @@
-"""Several processes, started by `torchrun` or `accelerate launch`, working on one corpus.
+"""Several processes, started by `torchrun` or `accelerate launch`, working on one job.
 
-The launchers set RANK, WORLD_SIZE and the address of the first process in the environment (mpirun, through
-which `accelerate` starts processes on CPUs, says the same in words of its own); that is all that is used. The
-processes exchange nothing but small Python objects, and do it through the store at which `torch.distributed`
-lets processes meet. No process group is opened on top of it: gloo's worker threads may outlive
-`destroy_process_group`, and one that wants the interpreter while it shuts down aborts a process whose work is
-done. Without a launcher there is one process, and nothing here touches `torch.distributed`.
+The launchers say in the environment which process this is (`surgery.launchers`) and where the first one is;
+that is all that is used. The processes exchange nothing but small Python objects, and do it through the store
+at which `torch.distributed` lets processes meet. No process group is opened on top of it: gloo's worker
+threads may outlive `destroy_process_group`, and one that wants the interpreter while it shuts down aborts a
+process whose work is done. Without a launcher there is one process, and nothing here touches
+`torch.distributed`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,22 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from surgery.errors import SurgeryError, UsageError
+from surgery.launchers import place_in_environment
 
 HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
 MINUTES_TO_MEET = 30  # machines of one job may start some time apart
 SECONDS_BETWEEN_CHECKS = 5  # how soon a process sees that another one failed
 PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
 FAILED = "failed"
-# what each launcher calls the rank and the number of processes: torchrun and accelerate, Open MPI, Intel MPI
-NAMES = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-)
 
 
 @dataclass
@@ -48,6 +44,7 @@ class Processes:
     count: int = 1
     _store: Any = field(default=None, repr=False)
     _exchanges: int = field(default=0, repr=False)
+    _posted: dict[str, Any] = field(default_factory=dict, repr=False)  # of a lone process
 
     @classmethod
     def join(cls) -> Processes:
@@ -56,7 +53,7 @@ class Processes:
         Raises:
             SurgeryError: the others cannot be reached.
         """
-        rank, count = _place_in_environment()
+        rank, count = place_in_environment()
         if count == 1:
             return cls()
         from torch.distributed import PrefixStore
@@ -80,14 +77,81 @@ class Processes:
 
     def device(self, wanted: str | None) -> str | None:
         """The device of this process: on CUDA, one GPU per process of a machine."""
-        on_cuda = wanted == "cuda" or (wanted is None and torch.cuda.is_available())
-        if self.count == 1 or not on_cuda:
+        if self.count == 1 or wanted not in (None, "cuda"):
+            return wanted
+        import torch
+
+        if not torch.cuda.is_available():
             return wanted
         return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
 
-    def share(self, items: list[Any]) -> list[Any]:
-        """The items of this process: every `count`-th, so that long and short ones spread evenly."""
-        return items[self.rank :: self.count]
+    def deal(self, count: int) -> Iterator[int]:
+        """The numbers below `count` that this process works on: each goes to one process, rising.
+
+        Whoever is free takes the next, so that long and short pieces of work spread evenly. What comes of a
+        piece must not depend on who works on it. Every process must call this at the same point of its work.
+
+        Raises:
+            SurgeryError: another process failed: work that nobody will gather is not begun.
+        """
+        if self.count == 1:
+            yield from range(count)
+            return
+        key = self._next_key()
+        while True:
+            with _reached():
+                self._stop_after_a_failure()
+                number = self._store.add(f"{key}/dealt", 1) - 1
+            if number >= count:
+                return
+            yield number
+
+    def post(self, key: str, value: Any) -> None:
+        """Put a value where every process can read it; a key is posted once."""
+        if self.count == 1:
+            self._posted[key] = value
+            return
+        with _reached():
+            self._send(f"posted/{key}", value)
+
+    def read(self, key: str) -> Any:
+        """A posted value; waits for it.
+
+        Raises:
+            SurgeryError: another process failed.
+        """
+        if self.count == 1:
+            return self._posted[key]
+        with _reached():
+            return self._receive(f"posted/{key}")
+
+    def is_posted(self, key: str) -> bool:
+        """Whether a value was posted."""
+        if self.count == 1:
+            return key in self._posted
+        with _reached():
+            return bool(self._store.check([f"posted/{key}"]))
+
+    def check_shared(self, folder: Path) -> None:
+        """Refuse a folder that is not one and the same for all processes.
+
+        Raises:
+            UsageError: what process 0 writes there is not seen by this process.
+        """
+        if self.count == 1:
+            return
+        name = self.from_main(f".shared-{os.getpid()}-{time.time_ns()}")
+        if self.is_main:
+            (folder / name).touch()
+        self.gather(None)
+        seen = (folder / name).exists()
+        missing = [rank for rank, one in enumerate(self.gather(seen)) if not one]
+        if self.is_main:
+            (folder / name).unlink()
+        if missing:
+            raise UsageError(
+                folder, f"is not the same folder for process {missing[0]}", "give one that all machines share"
+            )
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank, on every process.
@@ -124,8 +188,8 @@ class Processes:
     def _exchange(self, value: Any, senders: tuple[int, ...]) -> list[Any]:
         if self.count == 1:
             return [value]
-        exchange, self._exchanges = self._exchanges, self._exchanges + 1
-        try:
+        exchange = self._next_key()
+        with _reached():
             if self.rank in senders:
                 self._send(f"{exchange}/{self.rank}", value)
             received = [self._receive(f"{exchange}/{sender}") for sender in senders]
@@ -133,11 +197,11 @@ class Processes:
             if self._store.add(f"{exchange}/read", 1) == self.count:
                 for sender in senders:
                     self._clear(f"{exchange}/{sender}")
-        except RuntimeError as error:  # torch.distributed.DistError and its kin
-            raise SurgeryError(
-                "the other processes", f"are out of reach ({error})", "run the same command again: it goes on"
-            ) from None
         return received
+
+    def _next_key(self) -> str:
+        self._exchanges += 1
+        return str(self._exchanges - 1)
 
     def _send(self, key: str, value: Any) -> None:
         whole = pickle.dumps(value)
@@ -165,14 +229,17 @@ class Processes:
                 self._store.wait(keys, timedelta(seconds=SECONDS_BETWEEN_CHECKS))
                 return
             except DistStoreError:
-                if self._store.check([FAILED]):
-                    raise SurgeryError(
-                        f"process {self._store.get(FAILED).decode()}",
-                        "failed, so the others stop",
-                        "see its message, then run the same command again: it goes on",
-                    ) from None
+                self._stop_after_a_failure()
                 if time.monotonic() > deadline:
                     raise
+
+    def _stop_after_a_failure(self) -> None:
+        if self._store.check([FAILED]):
+            raise SurgeryError(
+                f"process {self._store.get(FAILED).decode()}",
+                "failed, so the others stop",
+                "see its message, then run the same command again: it goes on",
+            )
 
     def _tell_of_failure(self) -> None:
         try:
@@ -184,15 +251,12 @@ class Processes:
             pass  # whoever hosts the store is gone: there is nobody to tell
 
 
-def _place_in_environment() -> tuple[int, int]:
-    for rank, count in NAMES:
-        if rank in os.environ and count in os.environ:
-            try:
-                return int(os.environ[rank]), int(os.environ[count])
-            except ValueError:
-                raise UsageError(
-                    f"{rank}={os.environ[rank]}, {count}={os.environ[count]}",
-                    "are no process numbers",
-                    "start with torchrun or accelerate launch",
-                ) from None
-    return 0, 1
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Say in one line that the others are out of reach."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed.DistError and its kin
+        raise SurgeryError(
+            "the other processes", f"are out of reach ({error})", "run the same command again: it goes on"
+        ) from None

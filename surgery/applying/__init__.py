@@ -1,0 +1,1 @@
+"""Carrying a recipe out: from prompts to a folder that may be published, every step resumable"""

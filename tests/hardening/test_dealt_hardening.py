@@ -1,0 +1,109 @@
+"""A hardening dealt out to processes: the edit of one, bit by bit, and going on with any number of them."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from launched import in_threads
+
+from surgery import harden
+from surgery.errors import SurgeryError
+from surgery.hardening import ladder, sharing
+from surgery.hardening.dealing import groups_of
+from surgery.hardening.settings import HardenSettings
+from surgery.model.pipeline import load_pipeline
+from surgery.neurons import NeuronSet
+from surgery.testbed.demo import training_images
+from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+
+# two images a group: two pieces of each attack, and both rounds attack
+SMALL = HardenSettings(
+    rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=1, output_steps=1, attack_batch=2,
+    steps=2, batch=2, keep_batch=2, positions=2, surrogates=1, ordinary=3, neighbors=1, drawing_steps=2,
+    gate_embedding=1, gate_output=1, gate_controls=1, gate_ordinary=1, gate_seeds=1, gate_guidance=(1.0,),
+    batch_size=4, trigger_rounds=0,
+)  # fmt: skip
+MEMORIES = read_ground_truth()[:3]
+CAPTIONS = [memory.caption for memory in MEMORIES]
+NEURONS = NeuronSet().union(*(memory.neurons for memory in MEMORIES))
+IMAGES = dict(zip(CAPTIONS, training_images(MEMORIES), strict=True))
+
+
+@pytest.fixture(scope="module")
+def models():
+    """One for each process."""
+    return [load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32") for _ in range(3)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """No seconds in the record, and no secret: then nothing may differ."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("surgery.hardening.ladder.time", SimpleNamespace(perf_counter=lambda: 0.0))
+        monkeypatch.setattr("surgery.hardening.harden.secrets", SimpleNamespace(token_hex=lambda _: "salt"))
+        monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0.2)
+        yield
+
+
+def hardened(models, folder, count):
+    """The files of the edit."""
+
+    def work(processes):
+        return harden(
+            models[processes.rank], CAPTIONS, folder / "edit", neurons=NEURONS, images=IMAGES, settings=SMALL,
+            keep_going=True, processes=processes,
+        )  # fmt: skip
+
+    results = in_threads(count, work)
+    assert all(one.document == results[0].document and one.edit == folder / "edit" for one in results)
+    return {file.name: file.read_bytes() for file in (folder / "edit").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def alone(models, quick, tmp_path_factory):
+    return hardened(models, tmp_path_factory.mktemp("alone"), 1)
+
+
+@pytest.mark.parametrize(("count", "largest"), [(3, sharing.LARGEST), (2, 0)])
+def test_several_processes_write_the_edit_of_one(models, alone, tmp_path, monkeypatch, count, largest):
+    """Each has one term of a step; or every process trains alike by itself."""
+    monkeypatch.setattr(sharing, "LARGEST", largest)
+    assert hardened(models, tmp_path, count) == alone
+    assert len(json.loads(alone["hardening.json"])["rungs"][0]["rounds"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["edit"]
+
+
+@pytest.mark.parametrize(("begun", "ended"), [(2, 1), (1, 2)])
+def test_a_hardening_goes_on_with_any_number_of_processes(models, alone, tmp_path, monkeypatch, begun, ended):
+    real = ladder._round
+
+    def stopping(*given):
+        if given[-1] == 1:
+            raise SurgeryError("the machine", "was taken away")
+        return real(*given)
+
+    with monkeypatch.context() as patched, pytest.raises(SurgeryError, match=r"taken away|failed, so"):
+        patched.setattr(ladder, "_round", stopping)
+        hardened(models, tmp_path, begun)
+    edit = hardened(models, tmp_path, ended)
+    assert edit["edit.safetensors"] == alone["edit.safetensors"]
+
+
+def test_students_that_differ_become_that_of_the_first():
+    def work(processes):
+        content = {"weights": {"one": torch.full((2,), float(processes.rank))}, "optimizer": processes.rank}
+        taken = []
+        sharing.Sharing(sharing.Dealer(processes=processes)).agree(lambda: content, taken.append)
+        return taken
+
+    assert [[one["optimizer"] for one in taken] for taken in in_threads(3, work)] == [[0], [0], [0]]
+
+
+def test_groups_fill_one_call_of_the_denoiser_whatever_the_number_of_processes():
+    default = HardenSettings()
+    assert [(one.start, one.stop) for one in groups_of(18, default)] == [(0, 8), (8, 16), (16, 18)]
+    assert [(one.start, one.stop) for one in groups_of(3, replace(default, batch_size=1))] == [
+        (0, 1), (1, 2), (2, 3),
+    ]  # fmt: skip
