@@ -42,7 +42,7 @@ def without_seconds(document):
 
 
 def searched(record):
-    """What the journal holds of a record: all but the confirmation of the corpus's set, and what that cost."""
+    """What the journal holds of a record: all but the confirmation of the corpus's set."""
     return {name: value for name, value in record.as_json().items() if name not in ("final", "work")}
 
 
