@@ -35,7 +35,8 @@ from surgery.localization.predictions import Predictions
 UPPER_SHARE = 0.3  # of the seeds: what the upper quantile lets lie above it, at most, itself included
 STRICTER = 1.5  # the other parts' cutoff over the mean's: four chances of a false alarm in place of one
 AGREES = 2.0  # deviations above ordinary seeds' best matches, from which on a seed counts as agreeing
-LEAST_DEVIATION = 1e-3  # of a part: equal numbers for all ordinary prompts calibrate nothing
+# Of each part, where ordinary prompts differ by less: two seeds that agree by chance must not be an alarm.
+LEAST_DEVIATION = {"upper_seeds": 1e-3, "agreeing_seeds": 0.75, "best_tile": 1e-3}
 EXTRA_PARTS = ("upper_seeds", "agreeing_seeds", "best_tile")
 
 
@@ -91,7 +92,7 @@ class SeedsDiverge(Criterion):
         for name in EXTRA_PARTS:
             if name in self.ordinary and name in parts:
                 own = self.ordinary[name]
-                own_margin = STRICTER * self.deviations * max(own.std, LEAST_DEVIATION)
+                own_margin = STRICTER * self.deviations * max(own.std, LEAST_DEVIATION[name])
                 found.append(mean.mean + (parts[name] - own.mean) / own_margin * margin)
         return max(found)
 

@@ -8,13 +8,15 @@ from surgery.localization.calibration import calibrate
 from surgery.model.pipeline import load_pipeline
 
 
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def quick_pictures():
     """The confirmation's pictures in one step: this model's memories are no pictures, only the path is run.
 
     `test_criteria.py`, where the pictures are what counts, takes this back.
     """
-    monkeypatch.setattr(confirmation, "PICTURE_STEPS", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confirmation, "PICTURE_STEPS", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -209,7 +209,7 @@ LOCALIZE = ["localize", "{model}", "--prompts", "{prompts}", "-o", "{out}/neuron
         ([*LOCALIZE, "--calibration", "{prompts}"], "is not a calibration"),
         ([*LOCALIZE, "--calibration", "{out}/none"], "no such file"),
         ([*LOCALIZE, "--ordinary", "{empty}"], "holds no prompt"),
-        ([*LOCALIZE, "--calibration", "{calibration}", "--seed", "9"], "was made with seed 0, not 9"),
+        ([*LOCALIZE, "--calibration", "{calibration}", "--seed", "9"], "was made with seed 1, not 9"),
         ([*LOCALIZE, "--calibration", "{calibration}", "--journal", "{prompts}"], "is not a journal"),
         (["scan", "{model}", "--prompts", "{prompts}", "--detector", "nose"], "there is no 'nose'"),
         (["scan", "{model}", "--prompts", "{prompts}", "-o", "{out}/a/b"], "no such folder"),

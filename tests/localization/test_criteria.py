@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from surgery.localization import confirmation
 from surgery.localization.calibration import calibrate
 from surgery.localization.fixed import fixed_tiles
 from surgery.localization.localize import localize
@@ -19,9 +20,11 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinar
 SETTINGS = LocalizeSettings()
 
 
-@pytest.fixture(autouse=True)
-def quick_pictures():
-    """Pictures in all their steps."""
+@pytest.fixture(scope="module", autouse=True)
+def pictures_in_all_their_steps(quick_pictures):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confirmation, "PICTURE_STEPS", 10)
+        yield
 
 
 @pytest.fixture(scope="module")

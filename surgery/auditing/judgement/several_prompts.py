@@ -62,14 +62,14 @@ def corrected_p_values(
     return found
 
 
-def source_scores(evidence: Sequence[Evidence], like: AttackEvidence) -> list[float]:
-    """SOURCE's scores of all prompts under one attack, on the scale of `like`: less the twin's, or not."""
-    known = [attack for one in evidence for attack in one.attacks if attack.name == like.name]
-    return [
-        attack.source_score
-        for attack in known
-        if attack.source_score is not None and attack.paired == like.paired and finite(attack)
-    ]
+def source_scores(evidence: Sequence[Evidence]) -> dict[tuple[str, bool], list[float]]:
+    """SOURCE's scores of all prompts, by attack and by whether they are less the twin's: another scale."""
+    found: dict[tuple[str, bool], list[float]] = {}
+    for one in evidence:
+        for attack in one.attacks:
+            if attack.source_score is not None and finite(attack):
+                found.setdefault((attack.name, attack.paired), []).append(attack.source_score)
+    return found
 
 
 def taken_together(evidence: Sequence[Evidence]) -> dict[str, Together]:

@@ -135,10 +135,11 @@ def decide(
         if len({attack.name for attack in one.attacks}) < len(one.attacks):
             raise SurgeryError("verdict", "two attacks of one name", "give each prompt each attack once")
     adjusted = corrected_p_values(evidence, [attack_wanted(one, tolerance) for one in evidence], correction)
+    known = source_scores(evidence)
     verdicts = []
     for one, p_values in zip(evidence, adjusted, strict=True):
         early = _without_attacks(one, tolerance)
-        sources = [source_scores(evidence, attack) for attack in one.attacks]
+        sources = [known.get((attack.name, attack.paired), ()) for attack in one.attacks]
         verdicts.append(early or _by_attacks(one, p_values, sources, threshold, alpha))
     return verdicts
 

@@ -94,7 +94,7 @@ def test_the_estimate_of_a_mask_is_what_it_does_to_ordinary_prompts(planted):
 @pytest.fixture(scope="module")
 def joint(planted):
     corpus = [*map(caption, PLANTED), "a b c d"]
-    return localize(planted, corpus, settings=SEARCH, ordinary=ordinary_captions(12))
+    return localize(planted, corpus, settings=SEARCH, ordinary=ordinary_captions(6))
 
 
 def test_memories_that_share_a_row_share_it_in_the_mask(joint):
@@ -114,7 +114,7 @@ def test_memories_that_share_a_row_share_it_in_the_mask(joint):
 
 def test_no_neuron_of_the_mask_can_be_spared(planted, joint):
     live = LivePrompts(
-        planted, [record.prompt for record in joint.records[:5]], ordinary_captions(12), SEARCH, Work()
+        planted, [record.prompt for record in joint.records[:5]], ordinary_captions(6), SEARCH, Work()
     )
     mask = live.mask(joint.neurons)
     assert all(live.broken(prompt, mask) for prompt in range(5))
@@ -124,7 +124,7 @@ def test_no_neuron_of_the_mask_can_be_spared(planted, joint):
 
 def test_a_budget_is_kept_and_what_it_leaves_is_named(planted_folder, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("\n".join(map(caption, "vwy")))
-    (tmp_path / "ordinary.txt").write_text("\n".join(ordinary_captions(12)))
+    (tmp_path / "ordinary.txt").write_text("\n".join(ordinary_captions(6)))
     output = tmp_path / "neurons.json"
     words = [
         "localize", str(planted_folder), "--prompts", str(tmp_path / "prompts.txt"), "-o", str(output),
