@@ -234,8 +234,8 @@ def test_the_audit_and_its_state_are_described(model, tmp_path):
     audit("whole", include_private=True)
     audit("stopped", max_forwards=0)
     documents = [json.loads((tmp_path / name / "audit.json").read_text()) for name in ("whole", "stopped")]
-    settings = replace(AUDIT, attack=("embedding", "graft"), canaries=3)
-    attacks = {"embedding": [0.02, 0.9], "graft": [0.8, 0.8]}
+    settings = replace(AUDIT, attack=("embedding", "relearn", "graft"), canaries=3)
+    attacks = {"embedding": [0.02, 0.9], "relearn": [0.02, 0.9], "graft": [0.8, 0.8]}
     documents.append(
         audit_document(made_up_findings.findings(attacks, settings, twin=True), include_private=False)
     )
