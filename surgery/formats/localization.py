@@ -182,7 +182,7 @@ JOURNAL = Format(
         FormatField("format", "text", "the tag"),
         FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
         FormatField("run.thresholds.*", "number", "`gate`, `selection`, `refinement`"),
-        FormatField("run.images", "text", "SHA-256 of the training images", "with `--images`"),
+        FormatField("run.images", "text or null", "SHA-256 of the training images; null without `--images`"),
         *fingerprint_fields("run.fingerprint"),
         FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
     ),

@@ -206,7 +206,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
     settings = localizer.settings.as_json()
     settings.pop("batch_size")
     return {
-        **({"images": localizer.images_digest} if localizer.images else {}),
+        "images": localizer.images_digest if localizer.images else None,
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
         "fingerprint": localizer.calibration.fingerprint,
