@@ -60,11 +60,17 @@ RECORD = (
     FormatField(
         "confirmed.parts.*", "number", "the numbers that the score there is made of, by name", _SEARCHED
     ),
+    FormatField("evaluations", "integer", "scores computed, the gate's included"),
+    *work_fields("work", "the prompt"),
+)
+
+# The confirmation of the corpus's set: of no use to the journal, which is written before there is one.
+FINAL = (
     FormatField(
         "final",
         "object or null",
         "the check of the corpus's set; null with `--confirm-seeds 0`",
-        f"{_SEARCHED}, not in the journal",
+        _SEARCHED,
     ),
     FormatField("final.broken", "boolean or null", "false if one of the two below says no", _SEARCHED),
     FormatField("final.noise", "object or null", "as `confirmed`, with the corpus's set off", _SEARCHED),
@@ -97,8 +103,6 @@ RECORD = (
             ("broken", "boolean or null", "no replica; null where SOURCE draws none either"),
         )
     ),
-    FormatField("evaluations", "integer", "scores computed, the gate's included"),
-    *work_fields("work", "the prompt"),
 )
 
 NEURONS = Format(
@@ -136,7 +140,7 @@ NEURONS = Format(
         FormatField("versions.*", "text", "of surgery, torch, diffusers, transformers"),
         *work_fields("work", "the run"),
         FormatField("prompts", "list", "one record per different prompt, in corpus order"),
-        *(FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only) for one in RECORD),
+        *(FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only) for one in (*RECORD, *FINAL)),
     ),
 )
 
