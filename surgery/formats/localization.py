@@ -127,10 +127,22 @@ RECORD = (
         "confirmed.parts.*", "number", "the numbers that the score there is made of, by name", _SEARCHED
     ),
     FormatField(
+        "evaluations_saved",
+        "integer",
+        "tests that the published walk would have needed until its set holds these neurons, less those made",
+        "with `--selection attribution`, where no z-score singled a neuron out",
+    ),
+    FormatField("evaluations", "integer", "scores computed, the gate's included"),
+    *work_fields("work", "the prompt"),
+)
+
+# The confirmation of the corpus's set: of no use to the journal, which is written before there is one.
+FINAL = (
+    FormatField(
         "final",
         "object or null",
         "the check of the corpus's set; null with `--confirm-seeds 0`",
-        f"{_SEARCHED}, not in the journal",
+        _SEARCHED,
     ),
     FormatField("final.broken", "boolean or null", "false if one of the two below says no", _SEARCHED),
     FormatField("final.noise", "object or null", "as `confirmed`, with the corpus's set off", _SEARCHED),
@@ -163,14 +175,6 @@ RECORD = (
             ("broken", "boolean or null", "no replica; null where SOURCE draws none either"),
         )
     ),
-    FormatField(
-        "evaluations_saved",
-        "integer",
-        "tests that the published walk would have needed until its set holds these neurons, less those made",
-        "with `--selection attribution`, where no z-score singled a neuron out",
-    ),
-    FormatField("evaluations", "integer", "scores computed, the gate's included"),
-    *work_fields("work", "the prompt"),
 )
 
 NEURONS = Format(
@@ -214,7 +218,7 @@ NEURONS = Format(
         FormatField("prompts", "list", "one record per different prompt, in corpus order"),
         *(
             FormatField(f"prompts[].{one.path}", one.type, one.meaning, one.only)
-            for one in (*RECORD, *JOINT_RECORD)
+            for one in (*RECORD, *FINAL, *JOINT_RECORD)
         ),
     ),
 )
@@ -231,7 +235,7 @@ JOURNAL = Format(
         FormatField("format", "text", "the tag"),
         FormatField("run.settings.*", "any", "every setting of the run but the batch size"),
         FormatField("run.thresholds.*", "number", "`gate`, `selection`, `refinement`"),
-        FormatField("run.images", "text", "SHA-256 of the training images", "with `--images`"),
+        FormatField("run.images", "text or null", "SHA-256 of the training images; null without `--images`"),
         *fingerprint_fields("run.fingerprint"),
         FormatField("run.computes_in", "text", "as in neurons.json; a journal of another type is refused"),
     ),

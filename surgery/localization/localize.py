@@ -232,7 +232,7 @@ def _run_description(localizer: PromptLocalizer) -> dict[str, Any]:
     for name in ("batch_size", *AFTER_THE_RECORDS):
         settings.pop(name)
     return {
-        **({"images": localizer.images_digest} if localizer.images else {}),
+        "images": localizer.images_digest if localizer.images else None,
         "settings": settings,
         "thresholds": localizer.thresholds.as_json(),
         "fingerprint": localizer.calibration.fingerprint,

@@ -150,7 +150,7 @@ def run_demo(
         )
         _sheet(memories, found.neurons, drawn, before, after).save(partial / "demo.png")
         by_caption = {record.prompt: record.details.get("final") or {} for record in found.records}
-        confirmed = {memory.name: by_caption[memory.caption].get("pictures") for memory in memories}
+        confirmed = {memory.name: by_caption.get(memory.caption, {}).get("pictures") for memory in memories}
         seconds = time.perf_counter() - started
         result = DemoResult(memories, before, after, confirmed, change.total, found.neurons, seconds)
         details = {

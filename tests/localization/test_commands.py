@@ -37,9 +37,12 @@ def common(prepared):
 def test_localize_writes_the_neurons_and_prints_a_table(prepared, planted_folder, tmp_path, capsys):
     output = tmp_path / "neurons.json"
     words = ["localize", str(planted_folder), "--prompts", str(prepared / "prompts.txt"), "-o", str(output)]
-    assert main([*words, *common(prepared), "--criterion", "seeds-diverge"]) == 0
+    # Two deviations let one of the eight ordinary captions through.
+    assert main([*words, *common(prepared), "--cutoff", "3"]) == 0
     printed = capsys.readouterr()
-    assert read_neurons(output) == NeuronSet.from_pairs(pair for pairs in PLANTED.values() for pair in pairs)
+    planted = {pair for pairs in PLANTED.values() for pair in pairs}
+    planted.remove(PLANTED["x"][0])  # with x's other row off, another pattern takes the place of its own
+    assert read_neurons(output) == NeuronSet.from_pairs(planted)
     assert [path.name for path in tmp_path.iterdir()] == ["neurons.json"]  # the journal is gone
     table = printed.out.splitlines()
     assert table[0].split() == [
@@ -53,7 +56,7 @@ def test_localize_writes_the_neurons_and_prints_a_table(prepared, planted_folder
         "replicas",
     ]
     assert sum(" localized " in line for line in table) == 5
-    assert "6 neurons in 5 layers for 5 of 13 prompts" in printed.out
+    assert "5 neurons in 4 layers for 5 of 13 prompts" in printed.out
     assert "5 taps are used" in printed.err
 
 
