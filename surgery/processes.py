@@ -26,7 +26,9 @@ from surgery.launchers import place_in_environment
 
 HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
 MINUTES_TO_MEET = 30  # machines of one job may start some time apart
-SECONDS_BETWEEN_CHECKS = 5  # how soon a process sees that another one failed
+SECONDS_BETWEEN_CHECKS = 1  # how soon a process sees that another one failed
+SECONDS_TO_LOOK = 5  # how long a failed process 0 keeps the store that the others look at
+FIRST_PAUSE = 0.001  # of waiting, in seconds; each is twice as long as the one before
 PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
 FAILED = "failed"
 
@@ -221,17 +223,16 @@ class Processes:
         self._store.delete_key(key)
 
     def _wait(self, keys: list[str]) -> None:
-        from torch.distributed import DistStoreError
-
+        # Asked again and again: the store's own waiting warns on stderr whenever it takes long.
         deadline = time.monotonic() + HOURS_TO_WAIT * 3600
-        while True:
-            try:
-                self._store.wait(keys, timedelta(seconds=SECONDS_BETWEEN_CHECKS))
-                return
-            except DistStoreError:
-                self._stop_after_a_failure()
-                if time.monotonic() > deadline:
-                    raise
+        pause = FIRST_PAUSE
+        while not self._store.check(keys):
+            self._stop_after_a_failure()
+            if time.monotonic() > deadline:
+                way_out = "see what became of them, then run the same command again: it goes on"
+                raise SurgeryError("the other processes", f"did not come in {HOURS_TO_WAIT} hours", way_out)
+            time.sleep(pause)
+            pause = min(2 * pause, SECONDS_BETWEEN_CHECKS)
 
     def _stop_after_a_failure(self) -> None:
         if self._store.check([FAILED]):
@@ -246,7 +247,7 @@ class Processes:
             self._store.set(FAILED, str(self.rank))
             if self.is_main:
                 # The store dies with this process; a moment's wait lets the others read why.
-                time.sleep(SECONDS_BETWEEN_CHECKS + 1)
+                time.sleep(SECONDS_TO_LOOK)
         except RuntimeError:
             pass  # whoever hosts the store is gone: there is nobody to tell
 

@@ -95,7 +95,7 @@ def test_what_one_posts_the_others_read():
 
 
 def test_one_that_fails_ends_the_dealing(monkeypatch):
-    monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0)
+    monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
 
     def work(processes):
         for number in processes.deal(1_000_000):

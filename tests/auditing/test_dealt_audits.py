@@ -33,7 +33,7 @@ def quick():
         for name, value in {"MOST_STEPS": 2, "CHECK_EVERY": 1, "KEEP_PICTURES": 2, "TOOK_SHARE": 0.0}.items():
             monkeypatch.setattr(canaries, name, value)
         monkeypatch.setattr("surgery.auditing.bench.time", SimpleNamespace(perf_counter=lambda: 0.0))
-        monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0.2)
+        monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
         yield
 
 

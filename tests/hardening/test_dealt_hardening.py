@@ -43,7 +43,7 @@ def quick():
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("surgery.hardening.ladder.time", SimpleNamespace(perf_counter=lambda: 0.0))
         monkeypatch.setattr("surgery.hardening.harden.secrets", SimpleNamespace(token_hex=lambda _: "salt"))
-        monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0.2)
+        monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
         yield
 
 

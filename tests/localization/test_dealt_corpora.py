@@ -65,7 +65,7 @@ def test_a_scan_begun_by_any_number_of_processes_goes_on_with_any_other(
             processes=processes,
         )
 
-    monkeypatch.setattr("surgery.processes.SECONDS_BETWEEN_CHECKS", 0.2)
+    monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
     with monkeypatch.context() as patched, pytest.raises((Stop, SurgeryError), match=r"failed|stopped"):
         patched.setattr("surgery.localization.scan.Judge", Stopping)
         in_threads(begun, work)
