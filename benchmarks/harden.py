@@ -163,9 +163,12 @@ def attacked(
     from surgery.hardening.settings import HardenSettings
     from surgery.model.conditioning import encode_prompts
     from surgery.model.injection import injected
+    from surgery.testbed.load import read_ground_truth
 
     clean = encode_pictures(model, testbed.images).float()
-    settings, chance = HardenSettings(attack_batch=8), [ATTACK_SEED + place for place in range(len(clean))]
+    settings = HardenSettings(attack_batch=8)
+    numbers = {one.name: number for number, one in enumerate(read_ground_truth())}
+    chance = [ATTACK_SEED + numbers[one.name] for one in testbed.memories]  # whoever is attacked beside
     pictures = list(PICTURE_SEEDS)[:seeds]
     drawings = [Drawing(STEPS, guidance, 32) for guidance in guidances]
     own = encode_prompts(model, [one.caption for one in testbed.memories])
@@ -240,6 +243,27 @@ def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Nam
     )  # fmt: skip
 
 
+def read_measured(files: Sequence[str], names: Sequence[str]) -> dict[str, Figures]:
+    """Models of which every memory that is asked for was measured before, maybe in several files."""
+    parts: dict[str, list[tuple[list[str], Figures]]] = {}
+    for file in files:
+        document = json.loads(Path(file).read_text())
+        for one in document["models"]:
+            parts.setdefault(one["model"], []).append((document["memories"], Figures(**one)))
+    found = {}
+    for model, measured in parts.items():
+        labels = set.intersection(*(set(one.scores) for _, one in measured))
+        scores = {
+            label: {n: one.scores[label][held.index(n)] for held, one in measured for n in held}
+            for label in measured[0][1].scores
+            if label in labels
+        }
+        if all(name in held for held in scores.values() for name in names):
+            ordered = {label: [held[name] for name in names] for label, held in scores.items()}
+            found[model] = replace(measured[-1][1], scores=ordered)
+    return found
+
+
 def print_figures(testbed: Testbed, found: list[Figures]) -> None:
     """The tables."""
     twin = next((one for one in found if one.model == "twin"), None)
@@ -304,6 +328,13 @@ def arguments() -> argparse.Namespace:
         "--guidance", type=lambda text: [float(one) for one in text.split(",")], default=[1.0, 3.0, 7.5]
     )
     parser.add_argument("--seeds", type=int, default=8, help="pictures per memory, attack and guidance")
+    parser.add_argument(
+        "--reuse",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="what --json printed of models before",
+    )
     parser.add_argument("--ablation", action="store_true", help="harden anew without one part at a time")
     parser.add_argument("--rounds", type=int, default=6, help="of the ablations")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -325,11 +356,13 @@ def main() -> None:
     files = {"zeroed": "", "closed": parsed.closed, "hardened": parsed.hardened, "twin": parsed.twin}
     if unknown := set(parsed.models) - files.keys():
         sys.exit(f"there is no model {unknown.pop()}; choose from {', '.join(files)}")
-    found = [measure(testbed, name, files[name], parsed) for name in parsed.models if files[name] is not None]
+    names = [memory.name for memory in testbed.memories]
+    known = read_measured(parsed.reuse, names)
+    chosen = [name for name in parsed.models if files[name] is not None or name in known]
+    found = [known.get(name) or measure(testbed, name, files[name], parsed) for name in chosen]
     if parsed.ablation:
         found += ablations(testbed, parsed)
     if parsed.json:
-        names = [memory.name for memory in testbed.memories]
         print(json.dumps({"memories": names, "models": [asdict(one) for one in found]}, indent=1))
     else:
         print_figures(testbed, found)

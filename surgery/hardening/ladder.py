@@ -18,9 +18,10 @@ import torch
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.measures.similarity import Similarity
+from surgery.hardening.attacked_paths import attacked_paths
 from surgery.hardening.gate import GateResult, ask_gate
 from surgery.hardening.material import Material, zero_rows
-from surgery.hardening.pools import Pools, attack_all
+from surgery.hardening.pools import Pools, attack_all, joined
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.state import State
 from surgery.hardening.training import Trainer
@@ -31,6 +32,7 @@ from surgery.neurons import NeuronSet
 from surgery.progress import bar
 
 ZEROED, CLOSED, HARDENED = "zeroed", "closed", "hardened"
+PATH_SEEDS = 3_700_000
 
 
 @dataclass
@@ -84,11 +86,25 @@ def trained_names(denoiser: Any, rung: str) -> list[str]:
     return [name for name in names if name.startswith(attentions)]
 
 
-def free_rounds(material: Material, settings: HardenSettings, by_output: bool) -> int:
-    """How many first rounds need no attack: every memory must have a trigger to train against."""
-    armed = by_output and settings.trigger_share > 0
-    known = all(memory.trigger is not None for memory in material.memories)
-    return settings.trigger_rounds if armed and known else 0
+def free_rounds(settings: HardenSettings, by_output: bool) -> int:
+    """How many first rounds need no attack, for they train against triggers."""
+    return settings.trigger_rounds if by_output and settings.trigger_share > 0 else 0
+
+
+def attack(student: LiveModel, bench: Bench, settings: HardenSettings, pools: Pools, number: int) -> None:
+    """Attack every memory on the student, and draw the paths on which it then tells the images."""
+    material = bench.material
+    attack_all(student, material, pools, settings, number)
+    pools.paths = attacked_paths(
+        student,
+        bench.source,
+        bench.neurons,
+        joined([pool[-1] for pool in pools.embeddings]),
+        material.empty,
+        material.safe,
+        [PATH_SEEDS + settings.seed + 1_000 * number + place for place in range(len(material.memories))],
+        settings.batch_size,
+    )
 
 
 def _zeroed(bench: Bench) -> Rung:
@@ -165,8 +181,8 @@ def _round(
         stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
         return found
 
-    if number >= free_rounds(bench.material, settings, trainer.by_output):
-        stage("attack", lambda: attack_all(trainer.student, bench.material, pools, settings, number))
+    if number >= free_rounds(settings, trainer.by_output):
+        stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))

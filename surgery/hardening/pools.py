@@ -9,18 +9,24 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from surgery.auditing.attack.conditioned import predicted
 from surgery.auditing.attack.embedding import EmbeddingAttack, optimize_embeddings
 from surgery.auditing.attack.output import LEARNING_RATE, Constants, OutputAttack, optimize_constants
+from surgery.hardening.lessons import Lessons, ways_to
 from surgery.hardening.material import Material, Memory
 from surgery.hardening.settings import HardenSettings
 from surgery.model.conditioning import Conditioning
+from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
 
 EMBEDDING_RATE = 0.1  # of Adam, as published
 SEEDS_OF_A_ROUND = 1_000
+LEAST_SHARE = 0.2  # of a memory that no attack finds, beside 1.2 of one that is found whole
+RECALL_FROM = 0.4  # of all timesteps: recall is measured at the noisier ones, where pictures are decided
 TRIGGER_SCALES = (0.5, 1.0, 1.0, 1.5, 2.0, 3.0)  # times what the zeroed rows said
 
 
@@ -31,15 +37,23 @@ class Pools:
     Attributes:
         embeddings: conditionings of one sample each, the latest last.
         outputs: (constants [1, width] by layer, conditioning underneath).
+        paths: states of the student's guided paths under the latest embeddings, numbered by memory.
+        recalls: how much of the image the latest attacks bring back: 1 all of it, and before any attack.
     """
 
     embeddings: list[list[Conditioning]] = field(default_factory=list)
     outputs: list[list[tuple[Constants, Conditioning]]] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    paths: Lessons | None = None
+
+    def shares(self, places: Sequence[int]) -> list[float]:
+        """How often to train against each of some memories: the more of it is found, the more often."""
+        return [LEAST_SHARE + min(1.0, max(0.0, self.recalls[place])) for place in places]
 
     @classmethod
     def of(cls, memories: int) -> Pools:
         """Empty ones."""
-        return cls([[] for _ in range(memories)], [[] for _ in range(memories)])
+        return cls([[] for _ in range(memories)], [[] for _ in range(memories)], [1.0] * memories)
 
 
 def attack_all(
@@ -59,6 +73,7 @@ def attack_all(
             pool.append(found.select(slice(place, place + 1)))
             del pool[: -settings.pool]
     if not settings.output_steps:
+        pools.recalls = recalled(model, material, pools, settings.batch_size)
         return
     under, begin = output_starts(material, pools, number, settings.seed)
     for _, constants in optimize_constants(
@@ -73,6 +88,44 @@ def attack_all(
             one = {name: vectors[place : place + 1] for name, vectors in constants.items()}
             outputs.append((one, under.select(slice(place, place + 1))))
             del outputs[: -settings.pool]
+    pools.recalls = recalled(model, material, pools, settings.batch_size)
+
+
+@torch.no_grad()
+def recalled(model: LiveModel, material: Material, pools: Pools, batch_size: int) -> list[float]:
+    """How much of each image the latest attacks bring back, the better of the two.
+
+    The share of the way from the teacher's answer to the image that the student goes, at noised copies of it.
+    """
+    asked = material.noised.select(
+        (material.noised.timesteps >= RECALL_FROM * len(material.weights)).nonzero().flatten()
+    )
+    clean = torch.stack([memory.clean for memory in material.memories])
+    best = torch.zeros(len(clean))
+    for kind in (pools.embeddings, pools.outputs):
+        if not all(kind):
+            continue
+        sums = torch.zeros(len(clean))
+        for part in torch.arange(len(asked)).split(batch_size):
+            lessons = asked.select(part)
+            chosen = [kind[place][-1] for place in lessons.prompts.tolist()]
+            said = _said(model, lessons, chosen).cpu()
+            ways = (
+                ways_to(model, lessons, clean[lessons.prompts]) * material.masks[lessons.prompts]
+            ).flatten(1)
+            gone = ((said - lessons.wanted).flatten(1) * ways).sum(1) / ways.square().sum(1).clamp_min(1e-12)
+            sums.index_add_(0, lessons.prompts, gone)
+        best = torch.maximum(best, sums / torch.bincount(asked.prompts, minlength=len(clean)))
+    return [float(one) for one in best]
+
+
+def _said(model: LiveModel, lessons: Lessons, chosen: Sequence[Any]) -> torch.Tensor:
+    """What the student says, told embeddings, or constants over a prompt."""
+    if isinstance(chosen[0], Conditioning):
+        return predicted(model, lessons.states, lessons.timesteps, joined(chosen))
+    constants = {name: torch.cat([one[name] for one, _ in chosen]) for name in chosen[0][0]}
+    with injected(model.denoiser, constants):
+        return predicted(model, lessons.states, lessons.timesteps, joined([under for _, under in chosen]))
 
 
 def embedding_starts(material: Material, pools: Pools, number: int, seed: int) -> Conditioning:
@@ -108,8 +161,7 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
             constants, below = pools.outputs[place][-1]
         else:
             below = material.empty if (number // 2 + place) % 2 else _one_of(material.ordinary, chance)
-            armed = memory.trigger is not None and (number // 2 + place // 2) % 2
-            constants = memory.trigger or {} if armed else {}
+            constants = memory.trigger if (number // 2 + place // 2) % 2 else {}
         under.append(below)
         begin.append(constants)
     known = [one for one in begin if one]
@@ -121,7 +173,6 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
 
 def trigger_of(memory: Memory, material: Material, chance: random.Random) -> tuple[Constants, Conditioning]:
     """A memory's trigger, weaker or stronger than it was, over the empty, the own or an ordinary prompt."""
-    assert memory.trigger is not None
     scale = chance.choice(TRIGGER_SCALES)
     under = chance.choice([material.empty, memory.own, _one_of(material.ordinary, chance)])
     return {name: scale * value for name, value in memory.trigger.items()}, under

@@ -68,12 +68,18 @@ class HardenSettings:
     image_share: float = setting(
         0.4, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
     )
+    focus: float = setting(
+        8.0, "further weight of an error that leads toward the image", group=TRAINING, metavar="W"
+    )
     noisy_weight: float = setting(
         0.8,
         "0: errors weigh the same at all timesteps; 1: by the inverse of the squared difference that a seed "
         "makes there",
         group=TRAINING,
         metavar="P",
+    )
+    averaged: float = setting(
+        0.5, "share of a round's last steps whose weights are averaged", group=TRAINING, metavar="S"
     )
     surrogates: int = setting(
         4, "paths per prompt that stand for what it should draw", group=TRAINING, metavar="N", least=1
@@ -120,12 +126,14 @@ class HardenSettings:
             raise UsageError(
                 "rungs", f"{','.join(self.rungs)} do not rise", f"give some of {','.join(RUNGS)}"
             )
-        for name in ("image_share", "trigger_share", "noisy_weight"):
+        for name in ("image_share", "trigger_share", "noisy_weight", "averaged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(name.replace("_", "-"), "is no share", "give a number from 0 to 1")
         for name in ("rate", "keep", "max_change"):
             if getattr(self, name) <= 0:
                 raise UsageError(name.replace("_", "-"), "is not positive", "give a number above 0")
+        if self.focus < 0:
+            raise UsageError("focus", "is negative", "give 0 for none")
         if min(self.gate_guidance, default=0) < 1:
             raise UsageError("gate-guidance", "is no guidance", "try 1,3")
 
