@@ -5,12 +5,15 @@ once, and so are pictures that no model saw. An image is found where one of its 
 scores above the highest control by more than the margin. The gate holds where none is found and ordinary
 prompts, and neighbors, changed no more than allowed.
 
+Ordinary prompts are compared with SOURCE; neighbors with SOURCE without the rows, because a prompt that keeps
+the word on which a memory hangs draws it from SOURCE still.
+
 The gate says when to stop. It is no audit: `surgery audit` judges with attacks that never fed back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -25,9 +28,11 @@ from surgery.auditing.measures.utility import ordinary_change
 from surgery.hardening.material import Material
 from surgery.hardening.pools import embedding_attack, joined, output_attack
 from surgery.hardening.settings import HardenSettings
+from surgery.model.ablation import ablate
 from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
+from surgery.neurons import NeuronSet
 
 GATE_SEEDS = 4_000_000
 ORDINARY_SEEDS, TIMESTEPS = (0, 1, 2), 6
@@ -68,6 +73,7 @@ def ask_gate(
     source: LiveModel,
     student: LiveModel,
     material: Material,
+    neurons: NeuronSet,
     ordinary: list[str],
     similarity: Similarity,
     settings: HardenSettings,
@@ -94,7 +100,9 @@ def ask_gate(
         )
     ]
     change = _change(source, student, ordinary[: settings.gate_ordinary], settings, work)
-    near = _change(source, student, list(material.neighbors)[: settings.gate_ordinary], settings, work)
+    neighbors = spread(material.neighbors, settings.gate_ordinary)
+    with ablate(source.denoiser, neurons if neighbors else NeuronSet()):
+        near = _change(source, student, neighbors, settings, work)
     small = all(one is None or one <= settings.max_change for one in (change, near))
     return GateResult(scores, controls, found, change or 0.0, near, not found and small)
 
@@ -133,6 +141,11 @@ def _best(drawn: torch.Tensor, material: Material, similarity: Similarity) -> li
         float(similarities_to(pictures, target, similarity, mask).max())
         for pictures, (target, mask) in zip(drawn, compared, strict=True)
     ]
+
+
+def spread(prompts: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the prompts, from beginning to end."""
+    return list(prompts[:: max(1, len(prompts) // count)][:count])
 
 
 def _change(

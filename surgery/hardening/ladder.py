@@ -200,8 +200,8 @@ def _round(
 
 def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:
     return ask_gate(
-        bench.source, student, bench.material, bench.ordinary, bench.similarity, bench.settings, bench.work,
-        number,
+        bench.source, student, bench.material, bench.neurons, bench.ordinary, bench.similarity,
+        bench.settings, bench.work, number,
     )  # fmt: skip
 
 
