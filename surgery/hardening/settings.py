@@ -58,6 +58,15 @@ class HardenSettings:
     trigger_share: float = setting(
         0.4, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
     )
+    blinding: float = setting(
+        0.005,
+        "weight of attacked states when layers are made blind to them in closed form; 0 leaves it out",
+        group=TRAINING,
+        metavar="W",
+    )
+    blinding_states: int = setting(
+        768, "kept states, and attacked ones, from which it is solved", group=TRAINING, metavar="N", least=1
+    )
     steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
@@ -132,8 +141,9 @@ class HardenSettings:
         for name in ("rate", "keep", "max_change"):
             if getattr(self, name) <= 0:
                 raise UsageError(name.replace("_", "-"), "is not positive", "give a number above 0")
-        if self.focus < 0:
-            raise UsageError("focus", "is negative", "give 0 for none")
+        for name in ("focus", "blinding"):
+            if getattr(self, name) < 0:
+                raise UsageError(name, "is negative", "give 0 for none")
         if min(self.gate_guidance, default=0) < 1:
             raise UsageError("gate-guidance", "is no guidance", "try 1,3")
 
