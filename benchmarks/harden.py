@@ -39,6 +39,10 @@ ATTACK_SEED = 9_000_000
 STEPS = 20  # of the sampler
 ABLATIONS: dict[str, dict[str, Any]] = {
     "whole recipe": {},
+    "no blinding": {"blinding": 0.0, "steps": 60},
+    "no training": {"steps": 0},
+    "no focus": {"focus": 0.0},
+    "no averaging": {"averaged": 0.0},
     "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
     "no output attack": {"output_steps": 0},
     "no image": {"image_share": 0.0},
@@ -149,6 +153,7 @@ def cost_share(edit: str, variant: str = "planted") -> float | None:
         for one in rung["rounds"]:
             stages = one["stages"]
             spent += 2 * stages.get("attack", {}).get("sample_forwards", 0)
+            spent += stages.get("blind", {}).get("sample_forwards", 0)
             spent += 3 * stages["train"]["sample_forwards"]
     return spent / anew
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from surgery.corpus import collect_prompts, read_prompts
+from surgery.hardening.attacked_paths import POSITIONS
+from surgery.hardening.blinding import passes_of
 from surgery.hardening.gate import ORDINARY_SEEDS, TIMESTEPS
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
 from surgery.hardening.material import EMPTY_SHARE
@@ -27,7 +29,7 @@ class Estimate:
     Attributes:
         prompts: how many memories.
         gather: sample-forwards of the pictures drawn once.
-        attack, train: of one round; `backward` of them also run backward.
+        attack, blinding, train: of one round; `backward` of them also run backward.
         gate: each time it is asked.
         total: of all rungs, if the gate holds on none.
         trained: rung -> how many numbers it trains.
@@ -37,6 +39,7 @@ class Estimate:
     prompts: int
     gather: int
     attack: int
+    blinding: int
     train: int
     backward: int
     gate: int
@@ -54,6 +57,7 @@ class Estimate:
         for name, value in (
             ("pictures, once", self.gather),
             ("attack, per round", self.attack),
+            ("blinding, per round", self.blinding),
             ("training, per round", self.train),
             ("gate, each time", self.gate),
             ("all rungs", self.total),
@@ -85,9 +89,11 @@ def estimate(
     gather = one * (count * STAND_IN_SEEDS + settings.gate_controls) + settings.positions * (
         paths + count * (2 * settings.surrogates + 1)
     )
-    gather += 2 * len(SHARES) * count
+    gather += 2 * 2 * len(SHARES) * count  # of the rows, and of the prompts that no row resolves
     attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
+    looking = count * (2 * settings.positions + 3 * POSITIONS)  # recall, and the paths under attack
     train = settings.steps * (2 * settings.batch + settings.keep_batch)
+    blinding = 3 * settings.blinding_states * len(passes_of(denoiser)) if settings.blinding else 0
     attacked = count + settings.gate_controls
     drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)
     gate = (
@@ -112,5 +118,8 @@ def estimate(
         total += asked * gate
         if rung != ZEROED:
             half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
-            total += settings.rounds * (train + (round(attack * half) if rung == CLOSED else attack))
-    return Estimate(count, gather, attack, train, attack + train, gate, total, trained, weight_bytes)
+            every_round = train + looking + (round(attack * half) if rung == CLOSED else attack + blinding)
+            total += settings.rounds * every_round
+    return Estimate(
+        count, gather, attack + looking, blinding, train, attack + train, gate, total, trained, weight_bytes
+    )

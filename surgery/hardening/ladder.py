@@ -4,7 +4,9 @@
 - `closed`: cross-attention alone is trained, against the embedding attack. It closes the prompt's
   neighborhood; the images stay in the rest of the weights (`docs/harden.md`). For whoever wants only that,
   and never to be called removal.
-- `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention.
+- `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention. A round
+  attacks, makes every layer blind to what the attacks put into it (`surgery.hardening.blinding`), and trains
+  for a while. The first rounds know the triggers and need no attack.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.measures.similarity import Similarity
 from surgery.hardening.attacked_paths import attacked_paths
+from surgery.hardening.blinding import blind
 from surgery.hardening.gate import GateResult, ask_gate
 from surgery.hardening.material import Material, zero_rows
 from surgery.hardening.pools import Pools, attack_all, joined
@@ -183,6 +186,8 @@ def _round(
 
     if number >= free_rounds(settings, trainer.by_output):
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
+    if trainer.by_output and settings.blinding:
+        stage("blind", lambda: _blind(trainer, pools, settings, number))
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
@@ -196,6 +201,11 @@ def _round(
         }
     )
     return gate
+
+
+def _blind(trainer: Trainer, pools: Pools, settings: HardenSettings, number: int) -> None:
+    blind(trainer.student, trainer.material, pools, settings, number)
+    zero_rows(trainer.student, trainer.neurons)
 
 
 def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:

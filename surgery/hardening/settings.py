@@ -67,7 +67,9 @@ class HardenSettings:
     blinding_states: int = setting(
         768, "kept states, and attacked ones, from which it is solved", group=TRAINING, metavar="N", least=1
     )
-    steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
+    steps: int = setting(
+        60, "training steps per round; 0: blinding alone", group=TRAINING, metavar="N", least=0
+    )
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
         24, "samples per step of what must stay as it is", group=TRAINING, metavar="N", least=1

@@ -69,7 +69,7 @@ class Trainer:
         self.widths = text_attentions(self.student.denoiser)
 
     def round(self, pools: Pools, number: int, gently: bool = False) -> dict[str, float]:
-        """Train for one round; the mean of each term.
+        """Train for one round; the mean of each term, none where the settings ask for no step.
 
         Args:
             gently: no image was found after the last round, but too much else has changed: keep more of it,
