@@ -43,7 +43,7 @@ from surgery.model.pipeline import LiveModel
 
 PLACES = 24  # of each state, at which a layer's inputs are looked at
 RIDGE = 1e-3  # of the mean square of the inputs
-MOST_INPUTS = 6_144  # layers with more are left: their squares no longer fit into memory
+MOST_INPUTS = 12_000  # layers with more are left: their squares no longer fit into memory
 MOST_BYTES = 4_000_000_000  # of the squares of one pass; layers are spread over several passes
 PLAIN_SHARE = 0.5  # weight of attacked states without their attack, beside the kept ones
 UNTOUCHED = ("conv_in", "time_embedding", "add_embedding")  # no attack changes their inputs
@@ -103,6 +103,14 @@ def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
         passes[-1].append(name)
         size += needed
     return [names for names in passes if names]
+
+
+def _understood(layer: Any) -> bool:
+    """Whether a layer is linear in patches of its input, and of them not too many numbers."""
+    if isinstance(layer, torch.nn.Conv2d):
+        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+        return plain and not isinstance(layer.padding, str) and inputs_of(layer) <= MOST_INPUTS
+    return isinstance(layer, torch.nn.Linear) and inputs_of(layer) <= MOST_INPUTS
 
 
 def inputs_of(layer: Any) -> int:
@@ -193,15 +201,14 @@ def _watched(layers: dict[str, Any], seen: dict[str, torch.Tensor], chance: rand
 
     def watch(name: str, layer: Any, arguments: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         given = arguments[0].detach().float()
-        if isinstance(layer, torch.nn.Conv2d):
-            rows = torch.nn.functional.unfold(
-                given, layer.kernel_size, layer.dilation, layer.padding, layer.stride
-            ).transpose(1, 2)
-        else:
-            rows = given.reshape(len(given), -1, given.shape[-1])
+        convolution = isinstance(layer, torch.nn.Conv2d)
+        count = output.shape[-2:].numel() if convolution else given[0].numel() // given.shape[-1]
         if name not in places:
-            places[name] = torch.randperm(rows.shape[1], generator=generator)[:PLACES].to(rows.device)
-        rows = rows[:, places[name]]
+            places[name] = torch.randperm(count, generator=generator)[:PLACES]
+        if convolution:
+            rows = _patches(layer, given, places[name], output.shape[-1])
+        else:
+            rows = given.reshape(len(given), count, -1)[:, places[name].to(given.device)]
         if layer.bias is not None:
             rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
         seen[name] = rows
@@ -212,6 +219,17 @@ def _watched(layers: dict[str, Any], seen: dict[str, torch.Tensor], chance: rand
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _patches(layer: Any, given: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
+    """What a convolution reads for some of its outputs, of rows of `width`: [samples, places, inputs]."""
+    (high, wide), (down, across), (above, beside) = layer.kernel_size, layer.stride, layer.padding
+    padded = torch.nn.functional.pad(given, (beside, beside, above, above))
+    found = []
+    for place in places.tolist():
+        top, left = place // width * down, place % width * across
+        found.append(padded[:, :, top : top + high, left : left + wide].flatten(1))
+    return torch.stack(found, 1)
 
 
 def _square(one: torch.Tensor, other: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

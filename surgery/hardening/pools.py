@@ -138,7 +138,7 @@ def embedding_starts(material: Material, pools: Pools, number: int, seed: int) -
     found = []
     for place, memory in enumerate(material.memories):
         kind = (number // 2 + place) % 3
-        if number % 2 and pools.embeddings[place]:
+        if number % 2 == 0 and pools.embeddings[place]:
             found.append(pools.embeddings[place][-1])
         elif kind == 0:
             found.append(memory.own)
@@ -157,7 +157,7 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
     chance = random.Random(seed + 7901 * (number + 1))
     under, begin = [], []
     for place, memory in enumerate(material.memories):
-        if number % 2 and pools.outputs[place]:
+        if number % 2 == 0 and pools.outputs[place]:
             constants, below = pools.outputs[place][-1]
         else:
             below = material.empty if (number // 2 + place) % 2 else _one_of(material.ordinary, chance)

@@ -32,7 +32,7 @@ class HardenSettings:
         metavar="NAME,NAME,...",
         choices=RUNGS,
     )
-    rounds: int = setting(6, "rounds of attack and training per rung", group=LADDER, metavar="N", least=1)
+    rounds: int = setting(4, "rounds of attack and training per rung", group=LADDER, metavar="N", least=1)
     first_gate: int = setting(
         2, "the round after which the gate is first asked", group=LADDER, metavar="N", least=1
     )
@@ -41,7 +41,7 @@ class HardenSettings:
     )
     seed: int = setting(0, "of everything", group=LADDER, metavar="N", least=0)
     embedding_steps: int = setting(
-        16, "embedding attack per image and round", group=LOOP, metavar="N", least=1
+        24, "embedding attack per image and round", group=LOOP, metavar="N", least=1
     )
     output_steps: int = setting(
         16, "output attack per image and round; 0 leaves it out", group=LOOP, metavar="N", least=0
@@ -68,14 +68,14 @@ class HardenSettings:
         768, "kept states, and attacked ones, from which it is solved", group=TRAINING, metavar="N", least=1
     )
     steps: int = setting(
-        60, "training steps per round; 0: blinding alone", group=TRAINING, metavar="N", least=0
+        0, "training steps per round after blinding; 0: blinding alone", group=TRAINING, metavar="N", least=0
     )
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
         24, "samples per step of what must stay as it is", group=TRAINING, metavar="N", least=1
     )
-    rate: float = setting(3e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
-    keep: float = setting(6.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
+    rate: float = setting(2e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
+    keep: float = setting(10.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
     image_share: float = setting(
         0.4, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
     )
