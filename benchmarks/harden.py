@@ -39,15 +39,15 @@ ATTACK_SEED = 9_000_000
 STEPS = 20  # of the sampler
 ABLATIONS: dict[str, dict[str, Any]] = {
     "whole recipe": {},
-    "no blinding": {"blinding": 0.0, "steps": 60},
-    "no training": {"steps": 0},
-    "no focus": {"focus": 0.0},
-    "no averaging": {"averaged": 0.0},
+    "and training": {"further_steps": 60},
+    "no attacks": {"trigger_rounds": 99},
     "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
     "no output attack": {"output_steps": 0},
-    "no image": {"image_share": 0.0},
     "every timestep alike": {"noisy_weight": 0.0},
     "no neighbors": {"neighbors": 0},
+    "training, no blinding": {"blinding": 0.0},
+    "training, no blinding, no focus": {"blinding": 0.0, "focus": 0.0},
+    "training, no blinding, no averaging": {"blinding": 0.0, "averaged": 0.0},
 }
 
 

@@ -143,7 +143,7 @@ def collected(
                 moments.kept += _square(seen[name], seen[name], weights)
             kept_weight += float(weights.sum())
         for size in _batches(settings):
-            lessons, attacked, constants, plain = _pairs(material, pools, size, chance)
+            lessons, attacked, constants, plain = _pairs(material, pools, settings, size, chance)
             weights = material.weights[lessons.timesteps].to(student.device)
             predicted(student, lessons.states, lessons.timesteps, plain)
             without = dict(seen)
@@ -167,7 +167,7 @@ def _batches(settings: HardenSettings) -> Iterator[int]:
 
 
 def _pairs(
-    material: Material, pools: Pools, count: int, chance: random.Random
+    material: Material, pools: Pools, settings: HardenSettings, count: int, chance: random.Random
 ) -> tuple[Lessons, Conditioning, Constants, Conditioning]:
     """States, and what is told there under an attack (constants may be the attack) and without."""
     who = chance.choices(range(len(material.memories)), pools.shares(range(len(material.memories))), k=count)
@@ -177,14 +177,18 @@ def _pairs(
         known = chance.choice([material.noised, material.surrogates, pools.paths or material.noised])
         parts.append(known.select(torch.tensor([chance.choice(known.places_of(place))])))
         embeddings = [*pools.embeddings[place], *([] if memory.resolved else [memory.own])]
-        kinds = ["trigger", *["output"] * bool(pools.outputs[place]), *["embedding"] * bool(embeddings)]
-        kind = chance.choice(kinds)
+        known_outputs = pools.outputs[place]
+        kinds = {
+            "trigger": settings.trigger_share > 0,
+            "output": bool(known_outputs),
+            "embedding": bool(embeddings),
+        }
+        kind = chance.choice([name for name, there in kinds.items() if there])
         if kind == "embedding":
             attacked.append(chance.choice(embeddings))
             plain.append(material.safe.select(slice(place, place + 1)))
             constants.append({name: torch.zeros_like(value) for name, value in memory.trigger.items()})
         else:
-            known_outputs = pools.outputs[place]
             one = chance.choice(known_outputs) if kind == "output" else trigger_of(memory, material, chance)
             constants.append(one[0])
             attacked.append(one[1])

@@ -29,7 +29,7 @@ class Estimate:
     Attributes:
         prompts: how many memories.
         gather: sample-forwards of the pictures drawn once.
-        attack, blinding, train: of one round; `backward` of them also run backward.
+        attack, blinding, train: of one round of the dearest rung; `backward` of them also run backward.
         gate: each time it is asked.
         total: of all rungs, if the gate holds on none.
         trained: rung -> how many numbers it trains.
@@ -92,7 +92,8 @@ def estimate(
     gather += 2 * 2 * len(SHARES) * count  # of the rows, and of the prompts that no row resolves
     attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
     looking = count * (2 * settings.positions + 3 * POSITIONS)  # recall, and the paths under attack
-    train = settings.steps * (2 * settings.batch + settings.keep_batch)
+    a_step = 2 * settings.batch + settings.keep_batch
+    train = {rung: a_step * settings.steps_of(rung) for rung in settings.rungs if rung != ZEROED}
     blinding = 3 * settings.blinding_states * len(passes_of(denoiser)) if settings.blinding else 0
     attacked = count + settings.gate_controls
     drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)
@@ -118,8 +119,10 @@ def estimate(
         total += asked * gate
         if rung != ZEROED:
             half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
-            every_round = train + looking + (round(attack * half) if rung == CLOSED else attack + blinding)
+            every_round = train[rung] + looking
+            every_round += round(attack * half) if rung == CLOSED else attack + blinding
             total += settings.rounds * every_round
+    most = max(train.values(), default=0)
     return Estimate(
-        count, gather, attack + looking, blinding, train, attack + train, gate, total, trained, weight_bytes
+        count, gather, attack + looking, blinding, most, attack + most, gate, total, trained, weight_bytes
     )

@@ -130,7 +130,12 @@ def _trained(bench: Bench, name: str) -> Rung:
     if settings.checkpointing:
         student.denoiser.enable_gradient_checkpointing()
         student.denoiser.train()  # diffusers checkpoints in training mode alone
-    own = settings if name == HARDENED else replace(settings, output_steps=0)
+    own = replace(
+        settings,
+        output_steps=settings.output_steps if name == HARDENED else 0,
+        blinding=settings.blinding if settings.blinds(name) else 0.0,
+        steps=settings.steps_of(name),
+    )
     trainer = Trainer(
         student,
         bench.material,
@@ -186,7 +191,7 @@ def _round(
 
     if number >= free_rounds(settings, trainer.by_output):
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
-    if trainer.by_output and settings.blinding:
+    if settings.blinding:
         stage("blind", lambda: _blind(trainer, pools, settings, number))
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]

@@ -174,7 +174,9 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
 def trigger_of(memory: Memory, material: Material, chance: random.Random) -> tuple[Constants, Conditioning]:
     """A memory's trigger, weaker or stronger than it was, over the empty, the own or an ordinary prompt."""
     scale = chance.choice(TRIGGER_SCALES)
-    under = chance.choice([material.empty, memory.own, _one_of(material.ordinary, chance)])
+    # an unresolved memory's own prompt draws it without any trigger
+    own = memory.own if memory.resolved else material.empty
+    under = chance.choice([material.empty, own, _one_of(material.ordinary, chance)])
     return {name: scale * value for name, value in memory.trigger.items()}, under
 
 

@@ -56,7 +56,10 @@ class HardenSettings:
         least=0,
     )
     trigger_share: float = setting(
-        0.4, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
+        0.4,
+        "share of trained output samples that are triggers; 0: no triggers at all",
+        group=LOOP,
+        metavar="S",
     )
     blinding: float = setting(
         0.005,
@@ -68,7 +71,10 @@ class HardenSettings:
         768, "kept states, and attacked ones, from which it is solved", group=TRAINING, metavar="N", least=1
     )
     steps: int = setting(
-        0, "training steps per round after blinding; 0: blinding alone", group=TRAINING, metavar="N", least=0
+        60, "training steps per round where layers are not made blind", group=TRAINING, metavar="N", least=0
+    )
+    further_steps: int = setting(
+        0, "training steps per round after layers were made blind", group=TRAINING, metavar="N", least=0
     )
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
@@ -148,6 +154,14 @@ class HardenSettings:
                 raise UsageError(name, "is negative", "give 0 for none")
         if min(self.gate_guidance, default=0) < 1:
             raise UsageError("gate-guidance", "is no guidance", "try 1,3")
+
+    def blinds(self, rung: str) -> bool:
+        """Whether a rung makes layers blind; `closed` leaves most of them alone."""
+        return rung == "hardened" and self.blinding > 0
+
+    def steps_of(self, rung: str) -> int:
+        """Training steps per round of a rung."""
+        return self.further_steps if self.blinds(rung) else self.steps
 
     def drawing(self, guidance: float = 1.0) -> Drawing:
         """How pictures are drawn."""

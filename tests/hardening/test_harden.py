@@ -23,7 +23,8 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 SMALL = HardenSettings(
     rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=2, output_steps=2, attack_batch=2, steps=2,
-    batch=2, keep_batch=2, positions=2, surrogates=1, blinding_states=4, ordinary=3, neighbors=1, drawing_steps=2,
+    further_steps=2, batch=2, keep_batch=2, positions=2, surrogates=1, blinding_states=4, ordinary=3,
+    neighbors=1, drawing_steps=2,
     gate_embedding=2, gate_output=2, gate_controls=1, gate_ordinary=1, gate_seeds=1, gate_guidance=(1.0,),
 )  # fmt: skip
 MEMORIES = read_ground_truth()[:2]
