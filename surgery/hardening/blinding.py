@@ -9,7 +9,7 @@ as a weight of a constant input, the new weights are the least-squares answer to
 
     W' = W (I - g D (C + g A + ridge)^-1),   C = E[x x^T],  A = E[x* x*^T],  D = E[(x* - x) x*^T]
 
-with g the weight of the second (`--blinding`). Kept states are those of ordinary prompts, neighbors and the
+with g the weight of the second (`--blinding`; less of it in every further round, which has less to do). Kept states are those of ordinary prompts, neighbors and the
 empty prompt, and the attacked ones without their attack. All layers are solved from the inputs of one and the
 same model: each is blind by itself, none relies on an earlier one that shuts the memory out. So whatever an
 attack replaces or injects, the layers behind it forgot as well; in training, which asks for the last layer's
@@ -76,7 +76,7 @@ def blind(
         moments = collected(student, layers, material, pools, settings, number)
         for name, layer in layers.items():
             with torch.no_grad():
-                _solve(layer, moments[name], settings.blinding)
+                _solve(layer, moments[name], settings.blinding / (number + 1))
 
 
 def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:

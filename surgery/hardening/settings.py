@@ -41,7 +41,7 @@ class HardenSettings:
     )
     seed: int = setting(0, "of everything", group=LADDER, metavar="N", least=0)
     embedding_steps: int = setting(
-        24, "embedding attack per image and round", group=LOOP, metavar="N", least=1
+        16, "embedding attack per image and round", group=LOOP, metavar="N", least=1
     )
     output_steps: int = setting(
         16, "output attack per image and round; 0 leaves it out", group=LOOP, metavar="N", least=0
@@ -62,8 +62,9 @@ class HardenSettings:
         metavar="S",
     )
     blinding: float = setting(
-        0.005,
-        "weight of attacked states when layers are made blind to them in closed form; 0 leaves it out",
+        0.01,
+        "weight of attacked states when layers are made blind to them in closed form, in the first round; a "
+        "half in the second, a third in the third; 0 leaves it out",
         group=TRAINING,
         metavar="W",
     )
