@@ -119,8 +119,20 @@ def test_a_killed_run_goes_on_to_the_same_edit(once, tmp_path, monkeypatch):
 
 def test_no_rung_that_holds_writes_nothing_unless_told_to(a_gate_that_says, tmp_path, capsys):
     a_gate_that_says["holds"] = False
-    result = run(tmp_path / "edit", replace(SMALL, rungs=("zeroed",)))
-    assert not result.holds and result.edit is None and not (tmp_path / "edit").exists()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(CAPTIONS[0])
+    small = ["positions=2", "surrogates=1", "ordinary=3", "neighbors=1", "drawing-steps=2", "rungs=zeroed"]
+    small += [
+        f"gate-{name}=1" for name in ("embedding", "output", "controls", "ordinary", "seeds", "guidance")
+    ]
+    command = ["harden", str(PLANTED_FOLDER), "--prompts", str(prompts), "-o", str(tmp_path / "edit")]
+    assert main([*command, *(f"--{one}" for one in small), "--device", "cpu", "--quiet"]) == 3
+    assert not (tmp_path / "edit").exists()
+    printed = capsys.readouterr()
+    assert "nothing was written" in printed.out and "does not hold" in printed.err
+    for left in (tmp_path / ".edit.hardening").iterdir():
+        left.unlink()
+    (tmp_path / ".edit.hardening").rmdir()
     result = run(tmp_path / "edit", replace(SMALL, rungs=("zeroed",)), keep_going=True)
     edit = load_edit(result.edit)
     assert not result.holds and edit.neurons == NEURONS and not edit.changes
