@@ -26,6 +26,11 @@ MEMORIES = [memory for memory in read_ground_truth() if memory.name in ("boat", 
 NEURONS = NeuronSet().union(*(memory.neurons for memory in MEMORIES))
 
 
+@pytest.fixture(scope="module")
+def source():
+    return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
+
+
 @pytest.mark.parametrize("biased", [True, False])
 def test_what_is_kept_stays_and_what_is_attacked_goes(biased):
     """Kept inputs span half of the space, the attack another direction: both wishes are met exactly."""
@@ -60,8 +65,8 @@ def test_what_a_convolution_reads_gives_what_it_says(kernel, stride, padding):
     assert torch.allclose(answer, said[:, :, places].transpose(1, 2), atol=1e-5)
 
 
-def test_passes_hold_every_layer_once_and_no_more_than_fits(monkeypatch):
-    denoiser = load_pipeline(PLANTED_FOLDER, device="cpu").denoiser
+def test_passes_hold_every_layer_once_and_no_more_than_fits(source, monkeypatch):
+    denoiser = source.denoiser
     (together,) = passes_of(denoiser)
     layers = dict(denoiser.named_modules())
     assert not any(name.endswith(("attn2.to_k", "attn2.to_v")) or "time_emb" in name for name in together)
@@ -72,8 +77,7 @@ def test_passes_hold_every_layer_once_and_no_more_than_fits(monkeypatch):
     assert all(sum(12 * inputs_of(layers[name]) ** 2 for name in names) <= 12 * largest**2 for names in apart)
 
 
-def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay():
-    source = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
+def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay(source):
     settings = HardenSettings(
         surrogates=1, positions=8, ordinary=24, neighbors=1, gate_controls=1, drawing_steps=4,
         blinding=0.01, blinding_states=192,
