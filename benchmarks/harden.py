@@ -10,6 +10,7 @@ prompt) and `output` (over the empty and over an ordinary prompt) at several gui
 twin's by .1 or more, what became of ordinary and of neighbor prompts, of the diversity of their pictures and
 of the colors they name, and the cost against training the UNet anew.
 
+`--natural` hardens the natural variant by its prompts alone and says how often they replicate afterward.
 `--memories city poster --embedding 50 --output 50` gives a first look. `--ablation` hardens anew, each time
 without one part of the recipe, and prints the same figures: hours on two cores.
 """
@@ -30,17 +31,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 TWIN = ROOT / "tests" / "data" / "twin.safetensors"
+NATURAL = ROOT / "tests" / "data" / "natural.safetensors"
+NATURAL_SEEDS = range(9200, 9204)
 MARGIN = 0.1  # above the twin's score
 PICTURE_SEEDS = range(8_000_000, 8_000_008)
 ATTACK_SEED = 9_000_000
 STEPS = 20  # of the sampler
 ABLATIONS: dict[str, dict[str, Any]] = {
     "whole recipe": {},
+    "and training": {"further_steps": 60},
+    "no attacks": {"trigger_rounds": 99},
     "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
     "no output attack": {"output_steps": 0},
-    "no image": {"image_share": 0.0},
     "every timestep alike": {"noisy_weight": 0.0},
     "no neighbors": {"neighbors": 0},
+    "training, no blinding": {"blinding": 0.0},
+    "training, no blinding, no focus": {"blinding": 0.0, "focus": 0.0},
+    "training, no blinding, no averaging": {"blinding": 0.0, "averaged": 0.0},
 }
 
 
@@ -127,7 +134,7 @@ def load_model(testbed: Testbed, name: str, given: str | None) -> tuple[Any, flo
     return model, 1.0 if name == "twin" else None
 
 
-def cost_share(edit: str) -> float | None:
+def cost_share(edit: str, variant: str = "planted") -> float | None:
     """What hardening cost without its gate, as a share of the work of training the UNet anew.
 
     A sample forward counts 1; forward and back to what is learned in an attack 2; forward and back to the
@@ -140,12 +147,13 @@ def cost_share(edit: str) -> float | None:
         return None
     document = json.loads(record.read_text())
     schedule = Schedule()
-    anew = 3 * schedule.batch * (schedule.ordinary_steps + sum(schedule.planted_steps))
+    anew = 3 * schedule.batch * (schedule.ordinary_steps + sum(schedule.variant_steps(variant)))
     spent = document["work"].get("gathered", 0)
     for rung in document["rungs"]:
         for one in rung["rounds"]:
             stages = one["stages"]
             spent += 2 * stages.get("attack", {}).get("sample_forwards", 0)
+            spent += stages.get("blind", {}).get("sample_forwards", 0)
             spent += 3 * stages["train"]["sample_forwards"]
     return spent / anew
 
@@ -163,9 +171,12 @@ def attacked(
     from surgery.measures.pictures import encode_pictures
     from surgery.model.conditioning import encode_prompts
     from surgery.model.injection import injected
+    from surgery.testbed.load import read_ground_truth
 
     clean = encode_pictures(model, testbed.images).float()
-    settings, chance = HardenSettings(attack_batch=8), [ATTACK_SEED + place for place in range(len(clean))]
+    settings = HardenSettings(attack_batch=8)
+    numbers = {one.name: number for number, one in enumerate(read_ground_truth())}
+    chance = [ATTACK_SEED + numbers[one.name] for one in testbed.memories]  # whoever is attacked beside
     pictures = list(PICTURE_SEEDS)[:seeds]
     drawings = [Drawing(STEPS, guidance, 32) for guidance in guidances]
     own = encode_prompts(model, [one.caption for one in testbed.memories])
@@ -228,9 +239,12 @@ def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Nam
             for pictures, compared, mask in zip(drawn, testbed.compared, testbed.masks, strict=True)
         ]
         print(f"{name:<10} {label:<44} {' '.join(f'{one:5.2f}' for one in scores[label])}", file=sys.stderr)
-    changes = [
-        ordinary_change(testbed.source, model, prompts, range(4), 8, 32, quiet=True).total
-        for prompts in (testbed.ordinary, testbed.neighbors)
+    changes = [  # a neighbor that keeps a memory's word draws it from SOURCE still
+        ordinary_change(before, model, prompts, range(4), 8, 32, quiet=True).total
+        for before, prompts in (
+            (testbed.source, testbed.ordinary),
+            (load_model(testbed, "zeroed", None)[0], testbed.neighbors),
+        )
     ]
     pictures = generate(model, testbed.ordinary, range(4), Drawing(STEPS, 3.0, 32), quiet=True)
     alike = [seed_similarity(drawn, similarity) for drawn in pictures]
@@ -238,6 +252,27 @@ def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Nam
         name, scores, changes[0], changes[1], 1 - sum(alike) / len(alike),
         colors_shown(model), cost, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def read_measured(files: Sequence[str], names: Sequence[str]) -> dict[str, Figures]:
+    """Models of which every memory that is asked for was measured before, maybe in several files."""
+    parts: dict[str, list[tuple[list[str], Figures]]] = {}
+    for file in files:
+        document = json.loads(Path(file).read_text())
+        for one in document["models"]:
+            parts.setdefault(one["model"], []).append((document["memories"], Figures(**one)))
+    found = {}
+    for model, measured in parts.items():
+        labels = set.intersection(*(set(one.scores) for _, one in measured))
+        scores = {
+            label: {n: one.scores[label][held.index(n)] for held, one in measured for n in held}
+            for label in measured[0][1].scores
+            if label in labels
+        }
+        if all(name in held for held in scores.values() for name in names):
+            ordered = {label: [held[name] for name in names] for label, held in scores.items()}
+            found[model] = replace(measured[-1][1], scores=ordered)
+    return found
 
 
 def print_figures(testbed: Testbed, found: list[Figures]) -> None:
@@ -288,6 +323,65 @@ def ablations(testbed: Testbed, parsed: argparse.Namespace) -> Iterator[Figures]
             yield replace(measure(testbed, "hardened", str(result.edit), parsed), model=name)
 
 
+def natural(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The natural variant, hardened by its prompts, without neurons: what they draw before and after."""
+    from surgery import harden, patch
+    from surgery.auditing.drawing import Drawing
+    from surgery.auditing.measures.replication import generate, measure
+    from surgery.auditing.measures.utility import ordinary_change
+    from surgery.hardening.settings import HardenSettings
+    from surgery.measures.pictures import reconstruct
+    from surgery.measures.similarity import named_similarity
+    from surgery.model.pipeline import load_pipeline
+    from surgery.testbed.demo import training_images
+    from surgery.testbed.load import assemble_variant, read_ground_truth, read_ordinary_prompts
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = assemble_variant(NATURAL, Path(folder) / "natural")
+        memories, ordinary = read_ground_truth(source), read_ordinary_prompts(source)
+        captions = [memory.caption for memory in memories]
+        model = load_pipeline(source, device="cpu", dtype="float32")
+        targets, similarity = reconstruct(model, training_images(memories)), named_similarity("edges")
+
+        def replication(judged: Any, guidance: float) -> float:
+            drawn = generate(judged, captions, NATURAL_SEEDS, Drawing(STEPS, guidance, 32), quiet=True)
+            return sum(
+                measure(pictures, target, similarity, torch_mask(memory)).share
+                for pictures, target, memory in zip(drawn, targets, memories, strict=True)
+            ) / len(memories)
+
+        guidances = [one for one in parsed.guidance if one <= 3]
+        before = {f"guidance {one:g}": replication(model, one) for one in guidances}
+        edit = Path(parsed.edit) if parsed.edit else Path(folder) / "edit"
+        result = harden(
+            source, captions, edit,
+            images=dict(zip(captions, training_images(memories), strict=True)),
+            settings=HardenSettings(
+                rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds,
+                gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
+            ),
+            similarity="edges", keep_going=True, device="cpu",
+        )  # fmt: skip
+        patch(source, edit, Path(folder) / "patched")
+        hardened = load_pipeline(Path(folder) / "patched", device="cpu", dtype="float32")
+        return {
+            "before": before,
+            "after": {f"guidance {one:g}": replication(hardened, one) for one in guidances},
+            "unresolved": sum(not one["resolved_by_rows"] for one in result.document["prompts"]),
+            "ordinary_change": ordinary_change(
+                model, hardened, ordinary[5::40][:16], range(4), 8, 32, quiet=True
+            ).total,
+            "cost_share": cost_share(str(edit), "natural"),
+        }
+
+
+def torch_mask(memory: Any) -> Any:
+    """Where a memory's picture counts."""
+    import torch
+
+    return torch.from_numpy(memory.mask())
+
+
 def arguments() -> argparse.Namespace:
     """The command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -304,8 +398,17 @@ def arguments() -> argparse.Namespace:
         "--guidance", type=lambda text: [float(one) for one in text.split(",")], default=[1.0, 3.0, 7.5]
     )
     parser.add_argument("--seeds", type=int, default=8, help="pictures per memory, attack and guidance")
+    parser.add_argument(
+        "--reuse",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="what --json printed of models before",
+    )
     parser.add_argument("--ablation", action="store_true", help="harden anew without one part at a time")
-    parser.add_argument("--rounds", type=int, default=6, help="of the ablations")
+    parser.add_argument("--natural", action="store_true", help="harden the natural variant by its prompts")
+    parser.add_argument("--edit", help="where --natural keeps its edit; by default it is thrown away")
+    parser.add_argument("--rounds", type=int, default=6, help="of --ablation and --natural")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -321,15 +424,20 @@ def main() -> None:
 
     torch.set_num_threads(1)
     parsed = arguments()
+    if parsed.natural:
+        print(json.dumps(natural(parsed), indent=1))
+        return
     testbed = load_testbed(parsed.memories)
     files = {"zeroed": "", "closed": parsed.closed, "hardened": parsed.hardened, "twin": parsed.twin}
     if unknown := set(parsed.models) - files.keys():
         sys.exit(f"there is no model {unknown.pop()}; choose from {', '.join(files)}")
-    found = [measure(testbed, name, files[name], parsed) for name in parsed.models if files[name] is not None]
+    names = [memory.name for memory in testbed.memories]
+    known = read_measured(parsed.reuse, names)
+    chosen = [name for name in parsed.models if files[name] is not None or name in known]
+    found = [known.get(name) or measure(testbed, name, files[name], parsed) for name in chosen]
     if parsed.ablation:
         found += ablations(testbed, parsed)
     if parsed.json:
-        names = [memory.name for memory in testbed.memories]
         print(json.dumps({"memories": names, "models": [asdict(one) for one in found]}, indent=1))
     else:
         print_figures(testbed, found)

@@ -56,8 +56,9 @@ AUDIT = AuditSettings(
 )  # fmt: skip
 HARDEN = HardenSettings(
     rungs=("hardened",), rounds=1, first_gate=1, trigger_rounds=0, embedding_steps=6, output_steps=6,
-    steps=8, positions=4, surrogates=1, ordinary=16, neighbors=1, drawing_steps=8, gate_embedding=16,
-    gate_output=8, gate_controls=4, gate_ordinary=4, gate_seeds=2, gate_guidance=(1.0,), batch_size=8,
+    blinding_states=64, further_steps=8, positions=4, surrogates=1, ordinary=16, neighbors=1,
+    drawing_steps=8, gate_embedding=16, gate_output=8, gate_controls=4, gate_ordinary=4, gate_seeds=2,
+    gate_guidance=(1.0,), batch_size=8,
 )  # fmt: skip
 MEMORIES = read_ground_truth()
 

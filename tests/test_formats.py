@@ -37,7 +37,8 @@ AUDIT = AuditSettings(
     controls=2, more_seeds=0, similarity="edges",
 )  # fmt: skip
 HARDEN = HardenSettings(
-    rounds=1, first_gate=1, embedding_steps=1, output_steps=1, attack_batch=1, steps=1, batch=1, surrogates=1,
+    rounds=1, first_gate=1, embedding_steps=1, output_steps=1, attack_batch=1, further_steps=1, batch=1,
+    blinding_states=2, surrogates=1,
     ordinary=1, neighbors=1, drawing_steps=1, gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
     gate_guidance=(1.0,), rungs=("zeroed", "hardened"), max_change=1e-9,
 )  # fmt: skip

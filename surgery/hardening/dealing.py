@@ -1,8 +1,9 @@
 """Pieces of a hardening, dealt out to processes so that every process has what one alone would have.
 
-A piece is what the denoiser answers by itself: the attack on as many images as fill one of its calls, one
-ordinary prompt. It is worked on by one process from beginning to end, so that no number depends on how many
-there are: batches are made up alike. What came of it reaches every process, and so does what it cost.
+A piece is what the denoiser answers by itself: the attack on as many images as fill one of its calls, a batch
+of recall or of paths under attack, one ordinary prompt. It is worked on by one process from beginning to end,
+so that no number depends on how many there are: batches are made up alike. What came of it reaches every
+process, and so does what it cost.
 
 Few images fill few calls. Where there are fewer groups than processes, a smaller `--batch-size` makes more.
 """

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from surgery.corpus import collect_prompts, read_prompts
+from surgery.hardening.attacked_paths import POSITIONS
+from surgery.hardening.blinding import passes_of
 from surgery.hardening.gate import ORDINARY_SEEDS, TIMESTEPS
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
 from surgery.hardening.material import EMPTY_SHARE
@@ -26,6 +28,7 @@ class Forwards:
 
     gather: int
     attack: int
+    blinding: int
     train: int
     gate: int
     total: int
@@ -38,7 +41,7 @@ class Estimate:
     Attributes:
         prompts: how many memories.
         gather: sample-forwards of the pictures drawn once.
-        attack, train: of one round; `backward` of them also run backward.
+        attack, blinding, train: of one round of the dearest rung; `backward` of them also run backward.
         gate: each time it is asked.
         total: of all rungs, if the gate holds on none.
         trained: rung -> how many numbers it trains.
@@ -48,6 +51,7 @@ class Estimate:
     prompts: int
     gather: int
     attack: int
+    blinding: int
     train: int
     backward: int
     gate: int
@@ -65,6 +69,7 @@ class Estimate:
         for name, value in (
             ("pictures, once", self.gather),
             ("attack, per round", self.attack),
+            ("blinding, per round", self.blinding),
             ("training, per round", self.train),
             ("gate, each time", self.gate),
             ("all rungs", self.total),
@@ -92,7 +97,7 @@ def estimate(
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
     denoiser = load_pipeline(source, device, dtype).denoiser
     count = len(corpus.prompts)
-    costs = sample_forwards(settings, count)
+    costs = sample_forwards(settings, count, len(passes_of(denoiser)))
     trained, weight_bytes = {}, {}
     every = sum(parameter.numel() for parameter in denoiser.parameters())
     for rung in settings.rungs:
@@ -107,6 +112,7 @@ def estimate(
         count,
         costs.gather,
         costs.attack,
+        costs.blinding,
         costs.train,
         costs.attack + costs.train,
         costs.gate,
@@ -116,16 +122,24 @@ def estimate(
     )
 
 
-def sample_forwards(settings: HardenSettings, count: int) -> Forwards:
-    """The UNet sample-forwards of hardening against `count` memories; no model is loaded."""
+def sample_forwards(settings: HardenSettings, count: int, passes: int = 1) -> Forwards:
+    """The UNet sample-forwards of hardening against `count` memories; no model is loaded.
+
+    Args:
+        passes: of blinding, each over as many layers as memory allows (`surgery.hardening.blinding`). Large
+            denoisers need more than one.
+    """
     one = settings.drawing().forwards(1)
     paths = round((1 + EMPTY_SHARE) * (settings.ordinary + count * settings.neighbors)) + 1
     gather = one * (count * STAND_IN_SEEDS + settings.gate_controls) + settings.positions * (
         paths + count * (2 * settings.surrogates + 1)
     )
-    gather += 2 * len(SHARES) * count
+    gather += 2 * 2 * len(SHARES) * count  # of the rows, and of the prompts that no row resolves
     attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
-    train = settings.steps * (2 * settings.batch + settings.keep_batch)
+    looking = count * (2 * settings.positions + 3 * POSITIONS)  # recall, and the paths under attack
+    a_step = 2 * settings.batch + settings.keep_batch
+    train = {rung: a_step * settings.steps_of(rung) for rung in settings.rungs if rung != ZEROED}
+    blinding = 3 * settings.blinding_states * passes if settings.blinding else 0
     attacked = count + settings.gate_controls
     drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)
     gate = (
@@ -142,5 +156,8 @@ def sample_forwards(settings: HardenSettings, count: int) -> Forwards:
         total += asked * gate
         if rung != ZEROED:
             half = settings.embedding_steps / (settings.embedding_steps + settings.output_steps)
-            total += settings.rounds * (train + (round(attack * half) if rung == CLOSED else attack))
-    return Forwards(gather, attack, train, gate, total)
+            every_round = train[rung] + looking
+            every_round += round(attack * half) if rung == CLOSED else attack + blinding
+            total += settings.rounds * every_round
+    most = max(train.values(), default=0)
+    return Forwards(gather, attack + looking, blinding, most, gate, total)

@@ -5,6 +5,9 @@ once, and so are pictures that no model saw. An image is found where one of its 
 scores above the highest control by more than the margin. The gate holds where none is found and ordinary
 prompts, and neighbors, changed no more than allowed.
 
+Ordinary prompts are compared with SOURCE; neighbors with SOURCE without the rows, because a prompt that keeps
+the word on which a memory hangs draws it from SOURCE still.
+
 The gate says when to stop. It is no audit: `surgery audit` judges with attacks that never fed back.
 """
 
@@ -29,8 +32,10 @@ from surgery.hardening.material import Material
 from surgery.hardening.pools import embedding_attack, joined, output_attack
 from surgery.hardening.settings import HardenSettings
 from surgery.measures.similarity import Similarity
+from surgery.model.ablation import ablate
 from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
+from surgery.neurons import NeuronSet
 
 GATE_SEEDS = 4_000_000
 ORDINARY_SEEDS, TIMESTEPS = (0, 1, 2), 6
@@ -71,6 +76,7 @@ def ask_gate(
     source: LiveModel,
     student: LiveModel,
     material: Material,
+    neurons: NeuronSet,
     ordinary: list[str],
     similarity: Similarity,
     settings: HardenSettings,
@@ -79,17 +85,21 @@ def ask_gate(
 ) -> GateResult:
     """Judge the student after round `number`."""
     memories = len(material.memories)
-    near = list(material.neighbors)[: settings.gate_ordinary]
-    prompts = [*ordinary[: settings.gate_ordinary], *near]
+    asked = ordinary[: settings.gate_ordinary]
+    near = spread(material.neighbors, settings.gate_ordinary)
     attacks = _attacks(student, material, similarity, settings, number)
 
-    def change_of(prompt: str) -> float:
-        return ordinary_change(
-            source, student, [prompt], ORDINARY_SEEDS, TIMESTEPS, settings.batch_size, dealer.work, quiet=True
-        ).by_prompt[0]
+    def change_of(prompt: str, without: NeuronSet) -> float:
+        with ablate(source.denoiser, without):
+            changed = ordinary_change(
+                source, student, [prompt], ORDINARY_SEEDS, TIMESTEPS, settings.batch_size, dealer.work,
+                quiet=True,
+            )  # fmt: skip
+        return changed.by_prompt[0]
 
     pieces: list[Callable[[], Any]] = [act for _, act in attacks]
-    pieces += [partial(change_of, one) for one in prompts]
+    pieces += [partial(change_of, one, NeuronSet()) for one in asked]
+    pieces += [partial(change_of, one, neurons) for one in near]
     answers = dealer.all_of(pieces)
     scores: dict[str, list[float]] = {}
     for (name, _), of_group in zip(attacks, answers, strict=False):
@@ -97,8 +107,7 @@ def ask_gate(
     controls = {name: values[memories:] for name, values in scores.items()}
     scores = {name: values[:memories] for name, values in scores.items()}
     changes = answers[len(attacks) :]
-    change = _mean(changes[: len(changes) - len(near)])
-    near_change = _mean(changes[len(changes) - len(near) :])
+    change, near_change = _mean(changes[: len(asked)]), _mean(changes[len(asked) :])
     found = [
         place
         for place in range(memories)
@@ -162,6 +171,11 @@ def _best(drawn: torch.Tensor, group: slice, material: Material, similarity: Sim
         float(similarities_to(pictures, target, similarity, mask).max())
         for pictures, (target, mask) in zip(drawn, compared[group], strict=True)
     ]
+
+
+def spread(prompts: Sequence[str], count: int) -> list[str]:
+    """At most `count` of the prompts, from beginning to end."""
+    return list(prompts[:: max(1, len(prompts) // count)][:count])
 
 
 def _mean(values: Sequence[float]) -> float | None:

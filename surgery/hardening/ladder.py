@@ -4,7 +4,9 @@
 - `closed`: cross-attention alone is trained, against the embedding attack. It closes the prompt's
   neighborhood; the images stay in the rest of the weights (`docs/harden.md`). For whoever wants only that,
   and never to be called removal.
-- `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention.
+- `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention. A round
+  attacks, makes every layer blind to what the attacks put into it (`surgery.hardening.blinding`), and trains
+  for a while. The first rounds know the triggers and need no attack.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ import torch
 
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
+from surgery.hardening.attacked_paths import attacked_paths
+from surgery.hardening.blinding import blind
 from surgery.hardening.dealing import Dealer
 from surgery.hardening.gate import GateResult, ask_gate
+from surgery.hardening.lessons import Lessons
 from surgery.hardening.material import Material, zero_rows
-from surgery.hardening.pools import Pools, attack_all
+from surgery.hardening.pools import Pools, attack_all, joined
+from surgery.hardening.recall import recalled
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.sharing import Sharing
 from surgery.hardening.state import State
@@ -34,6 +40,7 @@ from surgery.neurons import NeuronSet
 from surgery.progress import bar
 
 ZEROED, CLOSED, HARDENED = "zeroed", "closed", "hardened"
+PATH_SEEDS = 3_700_000
 
 
 @dataclass
@@ -92,11 +99,28 @@ def trained_names(denoiser: Any, rung: str) -> list[str]:
     return [name for name in names if name.startswith(attentions)]
 
 
-def free_rounds(material: Material, settings: HardenSettings, by_output: bool) -> int:
-    """How many first rounds need no attack: every memory must have a trigger to train against."""
-    armed = by_output and settings.trigger_share > 0
-    known = all(memory.trigger is not None for memory in material.memories)
-    return settings.trigger_rounds if armed and known else 0
+def free_rounds(settings: HardenSettings, by_output: bool) -> int:
+    """How many first rounds need no attack, for they train against triggers."""
+    return settings.trigger_rounds if by_output and settings.trigger_share > 0 else 0
+
+
+def attack(student: LiveModel, bench: Bench, settings: HardenSettings, pools: Pools, number: int) -> None:
+    """Attack every memory on the student, measure what it recalls, and draw paths on which it does."""
+    material, memories, together = bench.material, len(bench.material.memories), settings.batch_size
+    attack_all(student, material, pools, settings, number, bench.dealer)
+    pools.recalls = recalled(student, material, pools, together, bench.dealer)
+    told = joined([pool[-1] for pool in pools.embeddings])
+    seeds = [PATH_SEEDS + settings.seed + 1_000 * number + place for place in range(memories)]
+
+    def paths(group: slice) -> Lessons:
+        drawn = attacked_paths(
+            student, bench.source, bench.neurons, told.select(group), material.empty,
+            material.safe.select(group), seeds[group], together,
+        )  # fmt: skip
+        return drawn.renumbered(torch.arange(memories)[group])
+
+    groups = [slice(start, start + together) for start in range(0, memories, together)]
+    pools.paths = Lessons.joined(bench.dealer.all_of([partial(paths, group) for group in groups]))
 
 
 def _zeroed(bench: Bench) -> Rung:
@@ -121,7 +145,12 @@ def _trained(bench: Bench, name: str) -> Rung:
     if settings.checkpointing:
         student.denoiser.enable_gradient_checkpointing()
         student.denoiser.train()  # diffusers checkpoints in training mode alone
-    own = settings if name == HARDENED else replace(settings, output_steps=0)
+    own = replace(
+        settings,
+        output_steps=settings.output_steps if name == HARDENED else 0,
+        blinding=settings.blinding if settings.blinds(name) else 0.0,
+        steps=settings.steps_of(name),
+    )
     trainer = Trainer(
         student,
         bench.material,
@@ -170,6 +199,7 @@ def _round(
     number: int,
 ) -> GateResult | None:
     stages: dict[str, Any] = {}
+    agree = partial(trainer.sharing.agree, partial(_content, trainer), partial(_restore, trainer))
 
     def stage(name: str, act: Any) -> Any:
         before, started = bench.work.unet_sample_forwards, time.perf_counter()
@@ -178,15 +208,16 @@ def _round(
         stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
         return found
 
-    if number >= free_rounds(bench.material, settings, trainer.by_output):
-        stage(
-            "attack",
-            lambda: attack_all(trainer.student, bench.material, pools, settings, number, bench.dealer),
-        )
+    if number >= free_rounds(settings, trainer.by_output):
+        stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
+    if settings.blinding:
+        stage("blind", lambda: _blind(trainer, pools, settings, number))
+        agree()
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
-    trainer.sharing.agree(partial(_content, trainer), partial(_restore, trainer))
+    if settings.steps:
+        agree()
     asked = number + 1 >= settings.first_gate
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
     rounds.append(
@@ -199,10 +230,15 @@ def _round(
     return gate
 
 
+def _blind(trainer: Trainer, pools: Pools, settings: HardenSettings, number: int) -> None:
+    blind(trainer.student, trainer.material, pools, settings, number)
+    zero_rows(trainer.student, trainer.neurons)
+
+
 def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:
     return ask_gate(
-        bench.source, student, bench.material, bench.ordinary, bench.similarity, bench.settings, bench.dealer,
-        number,
+        bench.source, student, bench.material, bench.neurons, bench.ordinary, bench.similarity,
+        bench.settings, bench.dealer, number,
     )  # fmt: skip
 
 

@@ -76,13 +76,17 @@ def draw_paths(
     seeds: Sequence[int],
     positions: int,
     batch_size: int,
+    unconditional: Conditioning | None = None,
+    guidance: float = 1.0,
 ) -> tuple[Lessons, torch.Tensor]:
-    """The states of the model's own paths, without guidance, and what it says at each.
+    """The states of the model's own paths, and what it says at each.
 
     Args:
         conditioning: of n prompts; each gets one path.
         seeds: one per prompt: of its first latent, and of where its timesteps lie within their intervals.
         positions: states per path, spread over all timesteps. Cost: positions x prompts sample-forwards.
+        unconditional: conditioning of the empty prompt; with it, classifier-free guidance leads the paths, at
+            twice the cost. What the model says is said without guidance all the same.
 
     Returns:
         n * positions lessons, numbered by prompt; and where the paths end: scaled clean latents [n, ...].
@@ -99,7 +103,11 @@ def draw_paths(
             at = timestep.expand(len(chosen))
             said = predicted(model, latents, at, told).cpu()
             found.append(Lessons(latents, at.clone(), said, torch.arange(start, start + len(chosen))))
-            latents = _next(latents, said, share, following, kind)
+            led = said
+            if unconditional is not None:
+                plain = predicted(model, latents, at, unconditional.repeat(len(chosen))).cpu()
+                led = plain + guidance * (said - plain)
+            latents = _next(latents, led, share, following, kind)
         ends.append(latents)
     return Lessons.joined(found), torch.cat(ends)
 
@@ -163,6 +171,23 @@ def timestep_weights(model: LiveModel, lessons: Lessons, exponent: float) -> tor
         spread[begin:end] = nearest[1]
     weights = spread.pow(-exponent)
     return weights / weights.mean()
+
+
+def ways_to(model: LiveModel, lessons: Lessons, clean: torch.Tensor) -> torch.Tensor:
+    """What would have to be added to each answer for a picture to be drawn: [n, channels, height, width].
+
+    Args:
+        clean: the scaled latent of one picture per lesson, on the CPU.
+    """
+    alpha = signal_levels(model)[lessons.timesteps].view(-1, 1, 1, 1)
+    noise = (lessons.states - alpha.sqrt() * clean) / (1 - alpha).sqrt().clamp_min(LEAST_SIGNAL)
+    kind = prediction_type(model)
+    drawing = {
+        "epsilon": noise,
+        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * clean,
+        "sample": clean,
+    }[kind]
+    return drawing - lessons.wanted
 
 
 def _timesteps(total: int, positions: int, seed: int) -> torch.Tensor:

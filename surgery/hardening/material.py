@@ -6,7 +6,8 @@
 - **surrogates**: the paths on which the teacher draws each prompt: what the prompt should draw. Where zeroed
   rows left the memory on its prompt (localization did not resolve it), a neighbor prompt takes its place,
   and the prompt itself becomes one of the attacks to be trained against.
-- **triggers**: what the zeroed rows used to say (`surgery.hardening.triggers`).
+- **triggers**: what the zeroed rows used to say, or what only the prompt says where rows resolve nothing
+  (`surgery.hardening.triggers`).
 - **kept**: paths of ordinary prompts, of prompts of the memories' own words with another meaning and of the
   empty prompt, and noised copies of the user's pictures: there the student must say what the teacher says.
 """
@@ -27,7 +28,7 @@ from surgery.denoisers import BLOCKS
 from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.targets import drawn, target_of
-from surgery.hardening.triggers import trigger_constants
+from surgery.hardening.triggers import prompt_constants, trigger_constants
 from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
 from surgery.measures.similarity import Similarity
 from surgery.measures.subjects import Subject
@@ -52,7 +53,7 @@ class Memory:
         compared: what drawn pictures are compared with, uint8 [3, height, width].
         mask: where; None for everywhere.
         own: the conditioning of its prompt.
-        trigger: constants that draw it from SOURCE with zeroed rows; None where there are no rows.
+        trigger: constants that draw it from SOURCE with zeroed rows.
         resolved: whether zeroed rows took it from its own prompt.
     """
 
@@ -61,7 +62,7 @@ class Memory:
     compared: torch.Tensor
     mask: torch.Tensor | None
     own: Conditioning
-    trigger: Constants | None
+    trigger: Constants
     resolved: bool
 
 
@@ -77,6 +78,7 @@ class Material:
         weights: of a squared error at each timestep [timesteps].
         ordinary: the conditioning of the ordinary prompts among them, where attacks may begin.
         empty: the conditioning of the empty prompt.
+        safe: of the prompts that the teacher draws the surrogates of: the memories' own, where rows resolve.
         controls: latents of never-seen pictures [controls, ...], and the pictures that they decode to.
         neighbors: captions of the memories' own words with another meaning.
     """
@@ -90,6 +92,7 @@ class Material:
     weights: torch.Tensor
     ordinary: Conditioning
     empty: Conditioning
+    safe: Conditioning
     controls: torch.Tensor
     control_pictures: torch.Tensor
     control_prompts: Conditioning
@@ -143,6 +146,17 @@ def gather(
     ]
     with counted(teacher, work):
         surrogates, resolved, safe = _surrogates(teacher, own, near, subjects, pictures, similarity, settings)
+        if unresolved := [place for place, good in enumerate(resolved) if not good]:
+            places = torch.tensor(unresolved)
+            found = prompt_constants(
+                teacher,
+                own.select(places),
+                safe.select(places),
+                TRIGGER_SEEDS + settings.seed,
+                settings.batch_size,
+            )
+            for place, trigger in zip(unresolved, found, strict=True):
+                triggers[place] = trigger
         memories = tuple(
             Memory(
                 subject.prompt,
@@ -150,7 +164,7 @@ def gather(
                 compared,
                 subject.mask,
                 own.select(slice(place, place + 1)),
-                triggers[place] if neurons.count else None,
+                triggers[place],
                 resolved[place],
             )
             for place, (subject, (picture, compared)) in enumerate(zip(subjects, pictures, strict=True))
@@ -171,6 +185,7 @@ def gather(
         weights=timestep_weights(teacher, kept, settings.noisy_weight),
         ordinary=told.select(slice(0, min(settings.ordinary, len(chosen)))),
         empty=encode_prompts(teacher, [""]),
+        safe=safe,
         controls=encode_pictures(teacher, controls).float().cpu(),
         control_pictures=reconstruct(teacher, controls),
         control_prompts=encode_prompts(teacher, asked),

@@ -17,6 +17,7 @@ import torch
 from surgery.auditing.attack.embedding import EmbeddingAttack, optimize_embeddings
 from surgery.auditing.attack.output import LEARNING_RATE, Constants, OutputAttack, optimize_constants
 from surgery.hardening.dealing import Dealer, groups_of
+from surgery.hardening.lessons import Lessons
 from surgery.hardening.material import Material, Memory
 from surgery.hardening.settings import HardenSettings
 from surgery.model.conditioning import Conditioning
@@ -24,6 +25,7 @@ from surgery.model.pipeline import LiveModel
 
 EMBEDDING_RATE = 0.1  # of Adam, as published
 SEEDS_OF_A_ROUND = 1_000
+LEAST_SHARE = 0.2  # of a memory that no attack finds, beside 1.2 of one that is found whole
 TRIGGER_SCALES = (0.5, 1.0, 1.0, 1.5, 2.0, 3.0)  # times what the zeroed rows said
 
 
@@ -34,15 +36,24 @@ class Pools:
     Attributes:
         embeddings: conditionings of one sample each, the latest last.
         outputs: (constants [1, width] by layer, conditioning underneath).
+        paths: states of the student's guided paths under the latest embeddings, numbered by memory.
+        recalls: how much of the image the latest attacks bring back: 1 all of it, and before any attack
+            (`surgery.hardening.recall`).
     """
 
     embeddings: list[list[Conditioning]] = field(default_factory=list)
     outputs: list[list[tuple[Constants, Conditioning]]] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+    paths: Lessons | None = None
+
+    def shares(self, places: Sequence[int]) -> list[float]:
+        """How often to train against each of some memories: the more of it is found, the more often."""
+        return [LEAST_SHARE + min(1.0, max(0.0, self.recalls[place])) for place in places]
 
     @classmethod
     def of(cls, memories: int) -> Pools:
         """Empty ones."""
-        return cls([[] for _ in range(memories)], [[] for _ in range(memories)])
+        return cls([[] for _ in range(memories)], [[] for _ in range(memories)], [1.0] * memories)
 
     def to(self, device: torch.device | str) -> Pools:
         """The same on a device."""
@@ -52,6 +63,8 @@ class Pools:
                 [(_moved(vectors, device), under.to(device)) for vectors, under in pool]
                 for pool in self.outputs
             ],
+            list(self.recalls),
+            self.paths,  # like all lessons, on the CPU
         )
 
 
@@ -111,7 +124,7 @@ def embedding_starts(material: Material, pools: Pools, number: int, seed: int) -
     found = []
     for place, memory in enumerate(material.memories):
         kind = (number // 2 + place) % 3
-        if number % 2 and pools.embeddings[place]:
+        if number % 2 == 0 and pools.embeddings[place]:
             found.append(pools.embeddings[place][-1])
         elif kind == 0:
             found.append(memory.own)
@@ -130,12 +143,11 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
     chance = random.Random(seed + 7901 * (number + 1))
     under, begin = [], []
     for place, memory in enumerate(material.memories):
-        if number % 2 and pools.outputs[place]:
+        if number % 2 == 0 and pools.outputs[place]:
             constants, below = pools.outputs[place][-1]
         else:
             below = material.empty if (number // 2 + place) % 2 else _one_of(material.ordinary, chance)
-            armed = memory.trigger is not None and (number // 2 + place // 2) % 2
-            constants = memory.trigger or {} if armed else {}
+            constants = memory.trigger if (number // 2 + place // 2) % 2 else {}
         under.append(below)
         begin.append(constants)
     known = [one for one in begin if one]
@@ -147,9 +159,10 @@ def output_starts(material: Material, pools: Pools, number: int, seed: int) -> t
 
 def trigger_of(memory: Memory, material: Material, chance: random.Random) -> tuple[Constants, Conditioning]:
     """A memory's trigger, weaker or stronger than it was, over the empty, the own or an ordinary prompt."""
-    assert memory.trigger is not None
     scale = chance.choice(TRIGGER_SCALES)
-    under = chance.choice([material.empty, memory.own, _one_of(material.ordinary, chance)])
+    # an unresolved memory's own prompt draws it without any trigger
+    own = memory.own if memory.resolved else material.empty
+    under = chance.choice([material.empty, own, _one_of(material.ordinary, chance)])
     return {name: scale * value for name, value in memory.trigger.items()}, under
 
 

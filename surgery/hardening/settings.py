@@ -32,7 +32,7 @@ class HardenSettings:
         metavar="NAME,NAME,...",
         choices=RUNGS,
     )
-    rounds: int = setting(6, "rounds of attack and training per rung", group=LADDER, metavar="N", least=1)
+    rounds: int = setting(4, "rounds of attack and training per rung", group=LADDER, metavar="N", least=1)
     first_gate: int = setting(
         2, "the round after which the gate is first asked", group=LADDER, metavar="N", least=1
     )
@@ -56,17 +56,38 @@ class HardenSettings:
         least=0,
     )
     trigger_share: float = setting(
-        0.4, "share of output samples that are triggers; 0 leaves them out", group=LOOP, metavar="S"
+        0.4,
+        "share of trained output samples that are triggers; 0: no triggers at all",
+        group=LOOP,
+        metavar="S",
     )
-    steps: int = setting(60, "training steps per round", group=TRAINING, metavar="N", least=1)
+    blinding: float = setting(
+        0.01,
+        "weight of attacked states when layers are made blind to them in closed form, in the first round; a "
+        "half in the second, a third in the third; 0 leaves it out",
+        group=TRAINING,
+        metavar="W",
+    )
+    blinding_states: int = setting(
+        768, "kept states, and attacked ones, from which it is solved", group=TRAINING, metavar="N", least=1
+    )
+    steps: int = setting(
+        60, "training steps per round where layers are not made blind", group=TRAINING, metavar="N", least=0
+    )
+    further_steps: int = setting(
+        0, "training steps per round after layers were made blind", group=TRAINING, metavar="N", least=0
+    )
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
         24, "samples per step of what must stay as it is", group=TRAINING, metavar="N", least=1
     )
-    rate: float = setting(3e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
-    keep: float = setting(6.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
+    rate: float = setting(2e-4, "of AdamW, falling in each round", group=TRAINING, metavar="RATE")
+    keep: float = setting(10.0, "weight of what must stay as it is", group=TRAINING, metavar="W")
     image_share: float = setting(
         0.4, "share of attacked samples on the image itself, not on a surrogate", group=TRAINING, metavar="S"
+    )
+    focus: float = setting(
+        8.0, "further weight of an error that leads toward the image", group=TRAINING, metavar="W"
     )
     noisy_weight: float = setting(
         0.8,
@@ -74,6 +95,9 @@ class HardenSettings:
         "makes there",
         group=TRAINING,
         metavar="P",
+    )
+    averaged: float = setting(
+        0.5, "share of a round's last steps whose weights are averaged", group=TRAINING, metavar="S"
     )
     surrogates: int = setting(
         4, "paths per prompt that stand for what it should draw", group=TRAINING, metavar="N", least=1
@@ -120,14 +144,25 @@ class HardenSettings:
             raise UsageError(
                 "rungs", f"{','.join(self.rungs)} do not rise", f"give some of {','.join(RUNGS)}"
             )
-        for name in ("image_share", "trigger_share", "noisy_weight"):
+        for name in ("image_share", "trigger_share", "noisy_weight", "averaged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(name.replace("_", "-"), "is no share", "give a number from 0 to 1")
         for name in ("rate", "keep", "max_change"):
             if getattr(self, name) <= 0:
                 raise UsageError(name.replace("_", "-"), "is not positive", "give a number above 0")
+        for name in ("focus", "blinding"):
+            if getattr(self, name) < 0:
+                raise UsageError(name, "is negative", "give 0 for none")
         if min(self.gate_guidance, default=0) < 1:
             raise UsageError("gate-guidance", "is no guidance", "try 1,3")
+
+    def blinds(self, rung: str) -> bool:
+        """Whether a rung makes layers blind; `closed` leaves most of them alone."""
+        return rung == "hardened" and self.blinding > 0
+
+    def steps_of(self, rung: str) -> int:
+        """Training steps per round of a rung."""
+        return self.further_steps if self.blinds(rung) else self.steps
 
     def drawing(self, guidance: float = 1.0) -> Drawing:
         """How pictures are drawn."""

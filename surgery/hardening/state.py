@@ -18,6 +18,7 @@ import torch
 
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
+from surgery.hardening.lessons import Lessons
 from surgery.hardening.pools import Pools
 from surgery.model.conditioning import Conditioning
 
@@ -88,6 +89,8 @@ class State:
             Pools(
                 [[Conditioning(**one) for one in pool] for pool in pools["embeddings"]],
                 [[(vectors, Conditioning(**under)) for vectors, under in pool] for pool in pools["outputs"]],
+                list(pools["recalls"]),
+                None if pools["paths"] is None else Lessons(**pools["paths"]),
             ),
         )
 

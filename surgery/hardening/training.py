@@ -27,7 +27,7 @@ import torch
 
 from surgery.auditing.attack.conditioned import predicted
 from surgery.errors import SurgeryError, UsageError
-from surgery.hardening.lessons import Lessons
+from surgery.hardening.lessons import Lessons, ways_to
 from surgery.hardening.material import Material, zero_rows
 from surgery.hardening.pools import Pools, joined, trigger_of
 from surgery.hardening.settings import HardenSettings
@@ -40,6 +40,7 @@ from surgery.neurons import NeuronSet
 CLIP = 1.0  # largest norm of a gradient
 LOWEST_RATE = 0.05  # of the rate, at the end of a round
 GENTLE_RATE, GENTLE_KEEP = 0.5, 2.0  # times what the settings say
+PATH_SHARE = 0.5  # of the samples that are not of the image: on the student's own paths under attack
 BETAS = (0.9, 0.99)  # rounds are short: a mean over 1,000 steps would know none of them
 
 
@@ -72,7 +73,7 @@ class Trainer:
         self.widths = text_attentions(self.student.denoiser)
 
     def round(self, pools: Pools, number: int, gently: bool = False) -> dict[str, float]:
-        """Train for one round; the mean of each term.
+        """Train for one round; the mean of each term, none where the settings ask for no step.
 
         Args:
             gently: no image was found after the last round, but too much else has changed: keep more of it,
@@ -85,6 +86,7 @@ class Trainer:
         sums: dict[str, float] = {}
         rate = self.settings.rate * (GENTLE_RATE if gently else 1.0)
         keep = self.settings.keep * (GENTLE_KEEP if gently else 1.0)
+        mean = Averaged(self.parameters, self.settings)
         for step in range(self.settings.steps):
             share = 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
             for group in self.optimizer.param_groups:
@@ -97,6 +99,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
             self.optimizer.step()
             zero_rows(self.student, self.neurons)
+            mean.add(step)
+        mean.put()
         return sums
 
     def _terms(self, pools: Pools, chance: random.Random, keep: float) -> list[Term]:
@@ -106,71 +110,115 @@ class Trainer:
         told = [place for place, one in enumerate(memories) if pools.embeddings[place] or not one.resolved]
         if told:
             terms.append(("embedding", self._by_embedding(pools, told, chance)))
-        held = [place for place, one in enumerate(memories) if pools.outputs[place] or self._armed(one)]
+        armed = self.settings.trigger_share > 0
+        held = [place for place in range(len(memories)) if pools.outputs[place] or armed]
         if held and self.by_output:
             terms.append(("output", self._by_output(pools, held, chance)))
         return [*terms, ("keep", self._kept(chance, keep))]
 
-    def _armed(self, memory: Any) -> bool:
-        return self.settings.trigger_share > 0 and memory.trigger is not None
-
     def _by_embedding(self, pools: Pools, places: Sequence[int], chance: random.Random) -> Backward:
         """The term `embedding`."""
-        who = [chance.choice(places) for _ in range(self.settings.batch)]
+        who = chance.choices(places, pools.shares(places), k=self.settings.batch)
         chosen = []
         for place in who:
             own = self.material.memories[place]
             known = [*pools.embeddings[place], *([] if own.resolved else [own.own])]
             chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
-        lessons, weights = self._attacked(who, chance)
-        return partial(self._backward, lessons, joined(chosen), weights)
+        return partial(self._backward, *self._attacked(pools, who, chance), told=joined(chosen))
 
     def _by_output(self, pools: Pools, places: Sequence[int], chance: random.Random) -> Backward:
         """The term `output`."""
-        who = [chance.choice(places) for _ in range(self.settings.batch)]
+        who = chance.choices(places, pools.shares(places), k=self.settings.batch)
         chosen = []
         for place in who:
             own, known = self.material.memories[place], pools.outputs[place]
-            if self._armed(own) and (not known or chance.random() < self.settings.trigger_share):
+            if not known or chance.random() < self.settings.trigger_share:
                 chosen.append(trigger_of(own, self.material, chance))
             else:
                 chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
         constants = {name: torch.cat([one[name] for one, _ in chosen]) for name in self.widths}
-        lessons, weights = self._attacked(who, chance)
+        attacked = self._attacked(pools, who, chance)
         told = joined([under for _, under in chosen])
 
         def backward() -> float:
             with injected(self.student.denoiser, constants):
-                return self._backward(lessons, told, weights)
+                return self._backward(*attacked, told=told)
 
         return backward
 
-    def _attacked(self, who: Sequence[int], chance: random.Random) -> tuple[Lessons, torch.Tensor]:
-        """A lesson of each memory listed, and the weight of its error: [n, 1, height or 1, width or 1]."""
+    def _attacked(
+        self, pools: Pools, who: Sequence[int], chance: random.Random
+    ) -> tuple[Lessons, torch.Tensor, torch.Tensor]:
+        """A lesson of each memory listed, the weight of its error [n, 1, height or 1, width or 1], and the
+        unit vector that leads from its answer to the image, as far as the image counts.
+        """
         material, parts, weights = self.material, [], []
         for place in who:
             of_image = chance.random() < self.settings.image_share
             known = material.noised if of_image else material.surrogates
+            if not of_image and pools.paths is not None and chance.random() < PATH_SHARE:
+                known = pools.paths
             one = known.select(torch.tensor([chance.choice(known.places_of(place))]))
             mask = material.masks[place : place + 1] if of_image else torch.ones_like(material.masks[:1])
             parts.append(one)
             weights.append(mask * material.weights[one.timesteps].view(-1, 1, 1, 1) / len(who))
-        return Lessons.joined(parts), torch.cat(weights)
+        lessons, masks = Lessons.joined(parts), material.masks[list(who)]
+        clean = torch.stack([material.memories[place].clean for place in who])
+        ways = (ways_to(self.student, lessons, clean) * masks).flatten(1)
+        return lessons, torch.cat(weights), torch.nn.functional.normalize(ways)
 
     def _kept(self, chance: random.Random, weight: float) -> Backward:
         kept, count = self.material.kept, self.settings.keep_batch
         lessons = kept.select(torch.tensor([chance.randrange(len(kept)) for _ in range(count)]))
         told = self.material.told.select(lessons.prompts.to(self.material.told.embeddings.device))
         weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * weight / count
-        return partial(self._backward, lessons, told, weights)
+        return partial(self._backward, lessons, weights, None, told)
 
-    def _backward(self, lessons: Lessons, told: Conditioning, weights: torch.Tensor) -> float:
+    def _backward(
+        self, lessons: Lessons, weights: torch.Tensor, ways: torch.Tensor | None, told: Conditioning
+    ) -> float:
         """Add the gradient of a term to what is there; its value."""
         said = predicted(self.student, lessons.states, lessons.timesteps, told)
-        error = (said - lessons.wanted.to(said.device)).square() * weights.to(said.device)
-        loss = error.flatten(1).mean(1).sum()
+        error = said - lessons.wanted.to(said.device)
+        weights = weights.to(said.device)
+        loss = (error.square() * weights).flatten(1).mean(1).sum()
+        if ways is not None and self.settings.focus:
+            toward = (error.flatten(1) * ways.to(said.device)).sum(1).square() / ways.shape[1]
+            loss = loss + self.settings.focus * (toward * weights.flatten(1).mean(1)).sum()
         loss.backward()
         return float(loss.detach())
+
+
+class Averaged:
+    """The mean of the weights over the last steps of a round, in their place when the round ends.
+
+    A step of Adam moves every weight by about its rate, wherever it leads: most of what a short training
+    changes elsewhere is that noise, and a mean over steps takes it out ("Averaging weights leads to wider
+    optima", arXiv 1803.05407).
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor], settings: HardenSettings) -> None:
+        self.parameters = parameters
+        self.first = settings.steps - round(settings.averaged * settings.steps)
+        self.count = 0
+        self.means: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def add(self, step: int) -> None:
+        """The weights after a step."""
+        if step < self.first:
+            return
+        self.count += 1
+        if not self.means:
+            self.means = [parameter.detach().clone() for parameter in self.parameters]
+        for mean, parameter in zip(self.means, self.parameters, strict=True):
+            mean.lerp_(parameter, 1 / self.count)
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """The means become the weights."""
+        for mean, parameter in zip(self.means, self.parameters, strict=False):
+            parameter.copy_(mean)
 
 
 def make_optimizer(name: str, parameters: Sequence[torch.Tensor], rate: float) -> Any:

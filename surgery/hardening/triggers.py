@@ -5,11 +5,13 @@ leaves the gun loaded. Here the trigger is measured: the mean of what the text c
 rows hand on, with the rows less without them, under the memory's own prompt. Injected as constants (times a
 half to three), it draws the image from the pruned model, at no cost and without an attack. So hardening
 begins with it, and attacks in the loop begin there too: they need few steps to find what the student left.
+
+Where no row is known to hold a memory, its trigger is what its own prompt says and a neighbor does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,20 +42,56 @@ def trigger_constants(
         neurons: all rows that are to be zeroed. Under a memory's own prompt, its own fire.
         conditioning: of n memories' prompts. Cost: 6 sample-forwards each.
     """
+    held = {name.removesuffix(".to_v") for name in neurons} & text_attentions(model.denoiser).keys()
+
+    def silenced(latents: torch.Tensor, timesteps: torch.Tensor, places: slice) -> None:
+        with ablate(model.denoiser, neurons):
+            predicted(model, latents, timesteps, conditioning.select(places))
+
+    return _differences(model, held, conditioning, silenced, seed, batch_size)
+
+
+@torch.no_grad()
+def prompt_constants(
+    model: LiveModel, own: Conditioning, instead: Conditioning, seed: int, batch_size: int
+) -> list[Constants]:
+    """The trigger of memories that no known row holds: what the own prompt says and another one does not.
+
+    Args:
+        model: which draws the memories from their own prompts.
+        own: conditioning of n memories' prompts.
+        instead: of n prompts that do not draw them. Cost: 6 sample-forwards each.
+    """
+
+    def other(latents: torch.Tensor, timesteps: torch.Tensor, places: slice) -> None:
+        predicted(model, latents, timesteps, instead.select(places))
+
+    return _differences(model, set(text_attentions(model.denoiser)), own, other, seed, batch_size)
+
+
+def _differences(
+    model: LiveModel,
+    held: set[str],
+    conditioning: Conditioning,
+    without: Callable[[torch.Tensor, torch.Tensor, slice], None],
+    seed: int,
+    batch_size: int,
+) -> list[Constants]:
+    """The mean output of the layers named, less that of `without`, a run on the same latents."""
     widths = text_attentions(model.denoiser)
-    held = {name.removesuffix(".to_v") for name in neurons} & widths.keys()
     found: list[Constants] = []
     total = len(signal_levels(model))
     for start in range(0, len(conditioning), batch_size):
-        told = conditioning.select(slice(start, start + batch_size))
+        places = slice(start, start + batch_size)
+        told = conditioning.select(places)
         latents = latents_of_seeds(model, [seed + start + place for place in range(len(told))])
         sums = {name: torch.zeros(len(told), widths[name], device=model.device) for name in held}
         for share in SHARES:
             timesteps = torch.full((len(told),), int(share * (total - 1)))
             with _recorded(model.denoiser, held) as fired:
                 predicted(model, latents, timesteps, told)
-            with _recorded(model.denoiser, held) as silent, ablate(model.denoiser, neurons):
-                predicted(model, latents, timesteps, told)
+            with _recorded(model.denoiser, held) as silent:
+                without(latents, timesteps, places)
             for name in held:
                 sums[name] += (fired[name] - silent[name]) / len(SHARES)
         for place in range(len(told)):

@@ -18,12 +18,12 @@ from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
-# two images a group: two pieces of each attack, and both rounds attack
+# two images a group: two pieces of each attack and of the paths under it, and both rounds attack
 SMALL = HardenSettings(
-    rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=1, output_steps=1, attack_batch=2,
-    steps=2, batch=2, keep_batch=2, positions=2, surrogates=1, ordinary=3, neighbors=1, drawing_steps=2,
-    gate_embedding=1, gate_output=1, gate_controls=1, gate_ordinary=1, gate_seeds=1, gate_guidance=(1.0,),
-    batch_size=4, trigger_rounds=0,
+    rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=1, output_steps=1, attack_batch=1,
+    blinding_states=4, further_steps=2, batch=2, keep_batch=2, positions=2, surrogates=1, ordinary=3,
+    neighbors=1, drawing_steps=2, gate_embedding=1, gate_output=1, gate_controls=1, gate_ordinary=1,
+    gate_seeds=1, gate_guidance=(1.0,), batch_size=2, trigger_rounds=0,
 )  # fmt: skip
 MEMORIES = read_ground_truth()[:3]
 CAPTIONS = [memory.caption for memory in MEMORIES]
@@ -39,8 +39,9 @@ def models():
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """No seconds in the record, and no secret: then nothing may differ."""
+    """No seconds in the record, and no secret: then nothing may differ. Only small layers are blinded."""
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("surgery.hardening.blinding.MOST_INPUTS", 200)
         monkeypatch.setattr("surgery.hardening.ladder.time", SimpleNamespace(perf_counter=lambda: 0.0))
         monkeypatch.setattr("surgery.hardening.harden.secrets", SimpleNamespace(token_hex=lambda _: "salt"))
         monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
@@ -71,7 +72,8 @@ def test_several_processes_write_the_edit_of_one(models, alone, tmp_path, monkey
     """Each has one term of a step; or every process trains alike by itself."""
     monkeypatch.setattr(sharing, "LARGEST", largest)
     assert hardened(models, tmp_path, count) == alone
-    assert len(json.loads(alone["hardening.json"])["rungs"][0]["rounds"]) == 2
+    rounds = json.loads(alone["hardening.json"])["rungs"][0]["rounds"]
+    assert [set(one["stages"]) >= {"attack", "blind", "train"} for one in rounds] == [True, True]
     assert [path.name for path in tmp_path.iterdir()] == ["edit"]
 
 

@@ -23,7 +23,8 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 SMALL = HardenSettings(
     rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=2, output_steps=2, attack_batch=2, steps=2,
-    batch=2, keep_batch=2, positions=2, surrogates=1, ordinary=3, neighbors=1, drawing_steps=2,
+    further_steps=2, batch=2, keep_batch=2, positions=2, surrogates=1, blinding_states=4, ordinary=3,
+    neighbors=1, drawing_steps=2,
     gate_embedding=2, gate_output=2, gate_controls=1, gate_ordinary=1, gate_seeds=1, gate_guidance=(1.0,),
 )  # fmt: skip
 MEMORIES = read_ground_truth()[:2]
@@ -118,8 +119,20 @@ def test_a_killed_run_goes_on_to_the_same_edit(once, tmp_path, monkeypatch):
 
 def test_no_rung_that_holds_writes_nothing_unless_told_to(a_gate_that_says, tmp_path, capsys):
     a_gate_that_says["holds"] = False
-    result = run(tmp_path / "edit", replace(SMALL, rungs=("zeroed",)))
-    assert not result.holds and result.edit is None and not (tmp_path / "edit").exists()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(CAPTIONS[0])
+    small = ["positions=2", "surrogates=1", "ordinary=3", "neighbors=1", "drawing-steps=2", "rungs=zeroed"]
+    small += [
+        f"gate-{name}=1" for name in ("embedding", "output", "controls", "ordinary", "seeds", "guidance")
+    ]
+    command = ["harden", str(PLANTED_FOLDER), "--prompts", str(prompts), "-o", str(tmp_path / "edit")]
+    assert main([*command, *(f"--{one}" for one in small), "--device", "cpu", "--quiet"]) == 3
+    assert not (tmp_path / "edit").exists()
+    printed = capsys.readouterr()
+    assert "nothing was written" in printed.out and "does not hold" in printed.err
+    for left in (tmp_path / ".edit.hardening").iterdir():
+        left.unlink()
+    (tmp_path / ".edit.hardening").rmdir()
     result = run(tmp_path / "edit", replace(SMALL, rungs=("zeroed",)), keep_going=True)
     edit = load_edit(result.edit)
     assert not result.holds and edit.neurons == NEURONS and not edit.changes

@@ -8,9 +8,10 @@ from surgery.auditing.attack.noised_copies import signal_levels
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import similarities_to
-from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
+from surgery.hardening.attacked_paths import POSITIONS, attacked_paths
+from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights, ways_to
 from surgery.hardening.material import zero_rows
-from surgery.hardening.triggers import trigger_constants
+from surgery.hardening.triggers import prompt_constants, trigger_constants
 from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
 from surgery.measures.similarity import named_similarity
 from surgery.model.conditioning import encode_prompts
@@ -98,3 +99,44 @@ def test_only_layers_with_rows_have_a_trigger(source):
     (trigger,) = trigger_constants(source, MEMORIES[0].neurons, told, 11, 8)
     held = {name.removesuffix(".to_v") for name in MEMORIES[0].neurons}
     assert {name for name, value in trigger.items() if bool(value.any())} == held
+
+
+def test_a_prompt_has_a_trigger_where_no_row_is_known(source):
+    """What the own prompt says and another does not, injected over the empty prompt, draws the memory."""
+    own = encode_prompts(source, [MEMORIES[1].caption])
+    (trigger,) = prompt_constants(source, own, encode_prompts(source, ["a red circle"]), 11, 8)
+    empty = encode_prompts(source, [""])
+    with injected(source.denoiser, trigger):
+        drawn = draw_conditioned(source, empty, [3], Drawing(10, 1.0, 8))
+    compared = reconstruct(source, training_images(MEMORIES))
+    measure = named_similarity("edges")
+    assert float(similarities_to(drawn[0], compared[1], measure).max()) > 0.6
+    assert float(similarities_to(drawn[0], compared[0], measure).max()) < 0.4
+
+
+def test_the_way_to_an_image_is_what_the_answer_lacks(source):
+    """An answer and its way together predict the noise under which the image lies."""
+    clean = encode_pictures(source, training_images(MEMORIES)).float()
+    told = encode_prompts(source, [memory.caption for memory in MEMORIES])
+    lessons = noised_lessons(source, clean, told, 4, 0, 8)
+    of_each = clean[lessons.prompts]
+    alpha = signal_levels(source)[lessons.timesteps].view(-1, 1, 1, 1)
+    noise = lessons.wanted + ways_to(source, lessons, of_each)
+    assert torch.allclose(alpha.sqrt() * of_each + (1 - alpha).sqrt() * noise, lessons.states, atol=1e-4)
+
+
+def test_paths_under_attack_are_the_students_and_the_answers_the_teachers(source):
+    """SOURCE as its own student, told a memory: guided paths lead to it, the answers do not."""
+    told = encode_prompts(source, [memory.caption for memory in MEMORIES])
+    empty = encode_prompts(source, [""])
+    lessons = attacked_paths(source, source, NEURONS, told, empty, told, [1, 2], 8)
+    assert len(lessons) == 2 * POSITIONS
+    clean = encode_pictures(source, training_images(MEMORIES)).float()
+    last = lessons.select(torch.tensor(lessons.places_of(0)[-1:]))
+    apart = [float((last.states[0] - one).square().mean()) for one in clean]
+    assert apart[0] < 0.5 * apart[1]
+    pruned = own_copy(source)
+    zero_rows(pruned, NEURONS)
+    with torch.no_grad():
+        said = predicted(pruned, last.states, last.timesteps, told.select(slice(0, 1)))
+    assert torch.allclose(said, last.wanted, atol=1e-4)
