@@ -47,7 +47,7 @@ RIDGE = 1e-3  # of the mean square of the inputs
 MOST_INPUTS = 12_000  # layers with more are left: their squares no longer fit into memory
 MOST_BYTES = 4_000_000_000  # of the squares of one pass; layers are spread over several passes
 PLAIN_SHARE = 0.5  # weight of attacked states without their attack, beside the kept ones
-UNTOUCHED = ("conv_in", "time_embedding", "add_embedding")  # no attack changes their inputs
+UNTOUCHED = ("conv_in", "time_emb", "add_embedding")  # parts of names: no attack changes their inputs
 SEEDS = 3_800_000
 
 
@@ -86,16 +86,7 @@ def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
     passes: list[list[str]] = [[]]
     size = 0
     for name, layer in denoiser.named_modules():
-        if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) or name in prompted:
-            continue
-        if (
-            "time_emb" in name
-            or "add_embedding" in name
-            or name == "conv_in"
-            or getattr(layer, "groups", 1) != 1
-        ):
-            continue
-        if inputs_of(layer) > MOST_INPUTS:
+        if not _understood(layer) or name in prompted or any(part in name for part in UNTOUCHED):
             continue
         needed = 3 * 4 * inputs_of(layer) ** 2
         if size + needed > MOST_BYTES and passes[-1]:
@@ -245,12 +236,13 @@ def _square(one: torch.Tensor, other: torch.Tensor, weights: torch.Tensor) -> to
 
 def _solve(layer: Any, moments: Moments, weight: float) -> None:
     """Put W' in the place of W."""
-    kept, attacked, shift = (one.double() for one in (moments.kept, moments.attacked, moments.shift))
+    device = layer.weight.device if layer.weight.device.type != "mps" else "cpu"  # mps has no doubles
+    kept, attacked, shift = (one.to(device).double() for one in vars(moments).values())
     system = kept + weight * attacked
     system.diagonal().add_(RIDGE * system.diagonal().mean())
-    old = layer.weight.double().flatten(1)
+    old = layer.weight.to(device).double().flatten(1)
     if layer.bias is not None:
-        old = torch.cat([old, layer.bias.double()[:, None]], 1)
+        old = torch.cat([old, layer.bias.to(device).double()[:, None]], 1)
     new = old - torch.linalg.solve(system, weight * (old @ shift), left=False)
     count = layer.weight[0].numel()
     layer.weight.copy_(new[:, :count].view_as(layer.weight))
