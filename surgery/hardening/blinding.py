@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 import torch
 
@@ -72,12 +73,15 @@ def blind(
 
     Cost: `blinding_states` x 3 sample-forwards for each pass.
     """
+    answers: dict[str, torch.Tensor] = {}
     for names in passes_of(student.denoiser):
         layers = {name: student.denoiser.get_submodule(name) for name in names}
         moments = collected(student, layers, material, pools, settings, number)
         for name, layer in layers.items():
-            with torch.no_grad():
-                _solve(layer, moments[name], settings.blinding / (number + 1))
+            answers[name] = _solved(layer, moments[name], settings.blinding / (number + 1))
+    # after the last pass: its inputs, too, are those of the model as it was
+    for name, answer in answers.items():
+        _put(student.denoiser.get_submodule(name), answer)
 
 
 def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
@@ -192,15 +196,16 @@ def _pairs(
 @contextmanager
 def _watched(layers: dict[str, Any], seen: dict[str, torch.Tensor], chance: random.Random) -> Iterator[None]:
     """Inside, `seen` holds each layer's latest inputs at some places: [samples, places, inputs]."""
-    generator = torch.Generator("cpu").manual_seed(chance.randrange(2**31))
+    seed = chance.randrange(2**31)
     places: dict[str, torch.Tensor] = {}
 
     def watch(name: str, layer: Any, arguments: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         given = arguments[0].detach().float()
         convolution = isinstance(layer, torch.nn.Conv2d)
         count = output.shape[-2:].numel() if convolution else given[0].numel() // given.shape[-1]
-        if name not in places:
-            places[name] = torch.randperm(count, generator=generator)[:PLACES]
+        if name not in places:  # its own chance, whatever other layers are watched in this pass
+            own = torch.Generator("cpu").manual_seed(seed + crc32(name.encode()))
+            places[name] = torch.randperm(count, generator=own)[:PLACES]
         if convolution:
             rows = _patches(layer, given, places[name], output.shape[-1])
         else:
@@ -234,8 +239,9 @@ def _square(one: torch.Tensor, other: torch.Tensor, weights: torch.Tensor) -> to
     return scaled.flatten(0, 1).T @ other.flatten(0, 1)
 
 
-def _solve(layer: Any, moments: Moments, weight: float) -> None:
-    """Put W' in the place of W."""
+@torch.no_grad()
+def _solved(layer: Any, moments: Moments, weight: float) -> torch.Tensor:
+    """W', its last column the bias where the layer has one: float32 [outputs, inputs], on the CPU."""
     device = layer.weight.device if layer.weight.device.type != "mps" else "cpu"  # mps has no doubles
     kept, attacked, shift = (one.to(device).double() for one in vars(moments).values())
     system = kept + weight * attacked
@@ -243,8 +249,13 @@ def _solve(layer: Any, moments: Moments, weight: float) -> None:
     old = layer.weight.to(device).double().flatten(1)
     if layer.bias is not None:
         old = torch.cat([old, layer.bias.to(device).double()[:, None]], 1)
-    new = old - torch.linalg.solve(system, weight * (old @ shift), left=False)
+    return (old - torch.linalg.solve(system, weight * (old @ shift), left=False)).float().cpu()
+
+
+@torch.no_grad()
+def _put(layer: Any, answer: torch.Tensor) -> None:
+    """Put W' in the place of W."""
     count = layer.weight[0].numel()
-    layer.weight.copy_(new[:, :count].view_as(layer.weight))
+    layer.weight.copy_(answer[:, :count].view_as(layer.weight))
     if layer.bias is not None:
-        layer.bias.copy_(new[:, count])
+        layer.bias.copy_(answer[:, count])

@@ -1,5 +1,7 @@
 """Layers made blind in closed form: exact where it can be, and on the testbed without a single gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,11 +26,24 @@ from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinar
 
 MEMORIES = [memory for memory in read_ground_truth() if memory.name in ("boat", "moon")]
 NEURONS = NeuronSet().union(*(memory.neurons for memory in MEMORIES))
+ORDINARY, EDGES = read_ordinary_prompts(), named_similarity("edges")
+SETTINGS = HardenSettings(
+    surrogates=1, positions=8, ordinary=24, neighbors=1, gate_controls=1, drawing_steps=4,
+    blinding=0.01, blinding_states=192,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def source():
     return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def material(source):
+    captions = [memory.caption for memory in MEMORIES]
+    images = dict(zip(captions, training_images(MEMORIES), strict=True))
+    subjects = subjects_from(tuple(captions), images, None, (64, 64))
+    return gather(source, subjects, NEURONS, ORDINARY, [], EDGES, SETTINGS, Work(), True)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -45,8 +60,7 @@ def test_what_is_kept_stays_and_what_is_attacked_goes(biased):
         rows[0].T @ rows[0] / 200, rows[1].T @ rows[1] / 200, (rows[1] - rows[0]).T @ rows[1] / 200
     )
     assert not torch.allclose(layer(attacked), before, atol=0.1)
-    with torch.no_grad():
-        blinding._solve(layer, moments, 1.0)
+    blinding._put(layer, blinding._solved(layer, moments, 1.0))
     assert torch.allclose(layer(kept), before, atol=0.02)
     assert torch.allclose(layer(attacked), before, atol=0.02)
 
@@ -77,16 +91,24 @@ def test_passes_hold_every_layer_once_and_no_more_than_fits(source, monkeypatch)
     assert all(sum(12 * inputs_of(layers[name]) ** 2 for name in names) <= 12 * largest**2 for names in apart)
 
 
-def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay(source):
-    settings = HardenSettings(
-        surrogates=1, positions=8, ordinary=24, neighbors=1, gate_controls=1, drawing_steps=4,
-        blinding=0.01, blinding_states=192,
-    )  # fmt: skip
-    captions = [memory.caption for memory in MEMORIES]
-    images = dict(zip(captions, training_images(MEMORIES), strict=True))
-    subjects = subjects_from(tuple(captions), images, None, (64, 64))
-    ordinary, edges = read_ordinary_prompts(), named_similarity("edges")
-    material = gather(source, subjects, NEURONS, ordinary, [], edges, settings, Work(), True)
+def test_layers_of_several_passes_are_solved_from_the_model_as_it_was(source, material, monkeypatch):
+    """Of layers one behind the other, none may rely on what an earlier pass shut out."""
+    layers = dict(source.denoiser.named_modules())
+    behind = [name for name in passes_of(source.denoiser)[0] if name.startswith(("mid_block", "up_blocks"))]
+    small = [name for name in behind if inputs_of(layers[name]) <= 65]
+    chosen, found = [small[len(small) * share // 4] for share in (1, 2, 3)], []
+    for passes in ([chosen], [[name] for name in chosen]):
+        student = own_copy(source)
+        zero_rows(student, NEURONS)
+        monkeypatch.setattr(blinding, "passes_of", lambda _, passes=passes: passes)
+        blind(student, material, Pools.of(2), replace(SETTINGS, blinding=1.0, blinding_states=16), 0)
+        found.append([student.denoiser.get_submodule(name).weight for name in chosen])
+    for name, together, apart in zip(chosen, *found, strict=True):
+        assert not torch.equal(together, layers[name].weight)
+        assert torch.allclose(together, apart, atol=1e-6), name
+
+
+def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay(source, material):
     student = own_copy(source)
     zero_rows(student, NEURONS)
 
@@ -101,12 +123,12 @@ def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay(source):
 
         drawn = draw_conditioned(student, material.empty.repeat(2), [3], Drawing(10, 1.0, 8), around)
         return [
-            float(similarities_to(pictures, memory.compared, edges).max())
+            float(similarities_to(pictures, memory.compared, EDGES).max())
             for pictures, memory in zip(drawn, material.memories, strict=True)
         ]
 
     assert min(best()) > 0.6
-    blind(student, material, Pools.of(2), settings, 0)
+    blind(student, material, Pools.of(2), SETTINGS, 0)
     assert max(best()) < 0.4
-    changed = ordinary_change(source, student, ordinary[-4:], (0, 1), 4, 8, quiet=True).total
+    changed = ordinary_change(source, student, ORDINARY[-4:], (0, 1), 4, 8, quiet=True).total
     assert changed < 0.3, "a few states only, yet most of what ordinary prompts say stays"
