@@ -36,7 +36,10 @@ def test_the_demo_ends_every_memory_and_little_else(demo):
     assert summary["template"]["before"] >= 0.9
     assert summary["template"]["after"] <= 0.2
     assert summary["ordinary_change"] <= 0.33
-    assert set(summary) == {"verbatim", "template", "ordinary_change", "neurons", "seconds"}
+    assert summary["own_guidance"]["replicas"] <= 0.05 * summary["own_guidance"]["pictures"]
+    assert set(summary) == {
+        "verbatim", "template", "own_guidance", "ordinary_change", "neurons", "seconds",
+    }  # fmt: skip
 
 
 def test_what_is_found_was_planted(demo):

@@ -42,8 +42,10 @@ HARDEN = HardenSettings(
     ordinary=1, neighbors=1, drawing_steps=1, gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
     gate_guidance=(1.0,), rungs=("zeroed", "hardened"), max_change=1e-9,
 )  # fmt: skip
-# what no document here has: it takes a contradiction in a search, an attribution, or weights of one's own
-RARE = {f"{where}{name}" for where in ("", "prompts[].") for name in ("fell_back", "evaluations_saved")} | {
+NOT_HERE = ("fell_back", "evaluations_saved", "image_unlike")
+# what no document here has: it takes a contradiction in a search, an attribution, a wrong image, or weights
+# of one's own
+RARE = {f"{where}{name}" for where in ("", "prompts[].") for name in NOT_HERE} | {
     f"ordinary.quality.{name}" for name in ("clip_score.*", "distances.*", "distances.*.*")
 }
 

@@ -65,6 +65,12 @@ RECORD = (
     FormatField("outcome", "text", "`localized`, `not_memorized` or `unresolved`"),
     FormatField("score_before", "number", "the gate's score"),
     FormatField(
+        "image_unlike",
+        "boolean",
+        "true: the image given is not what SOURCE draws for the prompt, so its own replica was asked for",
+        "with `--images`, if true",
+    ),
+    FormatField(
         "reason",
         "text",
         "why it counts as not memorized all the same: `false alarm` or `alike by nature`",

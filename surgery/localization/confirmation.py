@@ -17,6 +17,7 @@ Pictures are drawn in few steps (`surgery.model.sketches`): enough to tell a rep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,6 +72,11 @@ class Confirmation:
         by_hand = settings.selection_threshold
         self.threshold = calibration.threshold(criterion, on_fresh_seeds=True) if by_hand is None else by_hand
         self.latents = seeded_latents(model, settings.confirm_seed, settings.confirm_seeds)
+
+    def forget_image(self, prompt: str) -> None:
+        """Compare a prompt's pictures with SOURCE's own; a mask that was given still counts."""
+        if prompt in self.subjects:
+            self.subjects[prompt] = replace(self.subjects[prompt], image=None)
 
     def on_noise(
         self, prompt: str, conditioning: Conditioning, neurons: NeuronSet, work: Work

@@ -116,6 +116,11 @@ class Criterion(Detector, Protocol):
         """This criterion with the latents [channels, height, width] of prompts' training images."""
         return self
 
+    @property
+    def has_target(self) -> bool:
+        """Whether it compares with a training image that was given."""
+        return False
+
     def of_prompt(self, prompt: str) -> Criterion:
         """This criterion for one prompt: itself, unless prompts have something of their own."""
         return self

@@ -167,6 +167,8 @@ def confirm_final(
     with bar(len(searched), "confirm", show_progress and processes.is_main) as progress:
         for number in processes.deal(len(searched)):
             record, work = searched[number], Work()
+            if record.details.get("image_unlike"):  # another process, or another run, may have seen it
+                localizer.forget_image(record.prompt)
             final = localizer.confirmation.final(record.prompt, neurons, work)
             done[record.prompt] = record.with_final(final, work.as_json())
             progress.update(number + 1 - progress.n)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -85,6 +86,7 @@ class PromptLocalizer:
         self.images_digest = hashlib.sha256(
             b"".join(prompt.encode() + pictured[prompt].numpy().tobytes() for prompt in self.images)
         ).hexdigest()
+        self._targets = targets  # the criteria read it, so that an image can be forgotten
         self.criterion = calibration.criterion(settings.criterion).shown(targets)
         self.confirmation = Confirmation(
             model, calibration, settings, {one.prompt: one for one in subjects}, targets
@@ -104,17 +106,22 @@ class PromptLocalizer:
             SurgeryError: the denoiser fails: memory, numbers that are not finite.
         """
         work = self.predictor.work = Work()
+        about: dict[str, Any] = {}
         with work.stage("gate"):
             conditioning = encode_prompts(self.model, [prompt])
-            evaluator = PromptEvaluator(
-                self.predictor,
-                conditioning,
-                self.latents,
-                self.criterion.of_prompt(prompt),
-                replays=not self.is_reference,
-            )
+            evaluator = self._evaluator(prompt, conditioning)
             gate = evaluator.judge(self.thresholds.gate)
-        ordinary = {"parts": {"before": rounded(evaluator.gate_parts)}, "evaluations": 1}
+            if not gate.kept and evaluator.criterion.has_target:
+                # A wrong picture, a crop, another edition: none may acquit its prompt.
+                self.forget_image(prompt)
+                about["image_unlike"] = True
+                evaluator = self._evaluator(prompt, conditioning)
+                gate = evaluator.judge(self.thresholds.gate)
+        ordinary = {
+            **about,
+            "parts": {"before": rounded(evaluator.gate_parts)},
+            "evaluations": 1 + len(about),
+        }
         if not gate.kept:
             return PromptRecord(
                 prompt, NOT_MEMORIZED, gate.score, details={**ordinary, "work": work.as_json()}
@@ -128,10 +135,11 @@ class PromptLocalizer:
                 return PromptRecord(prompt, NOT_MEMORIZED, gate.score, details=ordinary)
         selection, found = self._search(evaluator, conditioning, work)
         neurons = NeuronSet.from_pairs(found.neurons)
-        evaluations = evaluator.evaluations
+        evaluations = evaluator.evaluations + len(about)
         with work.stage("confirmation"):
             confirmed = self.confirmation.on_noise(prompt, conditioning, neurons, work)
         details = {
+            **about,
             "kept_seeds": list(gate.kept),
             "theta": selection.step.theta,
             "k": selection.step.k,
@@ -151,6 +159,20 @@ class PromptLocalizer:
         outcome = LOCALIZED if selection.resolved else UNRESOLVED
         initial = NeuronSet.from_pairs(selection.neurons)
         return PromptRecord(prompt, outcome, gate.score, found.score, initial, neurons, details)
+
+    def forget_image(self, prompt: str) -> None:
+        """Ask for SOURCE's own replica of a prompt, for the image given is not what SOURCE draws for it."""
+        self._targets.pop(prompt, None)
+        self.confirmation.forget_image(prompt)
+
+    def _evaluator(self, prompt: str, conditioning: Conditioning) -> PromptEvaluator:
+        return PromptEvaluator(
+            self.predictor,
+            conditioning,
+            self.latents,
+            self.criterion.of_prompt(prompt),
+            replays=not self.is_reference,
+        )
 
     def _search(
         self, evaluator: PromptEvaluator, conditioning: Conditioning, work: Work

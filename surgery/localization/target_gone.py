@@ -15,7 +15,8 @@ denoiser predicts from pure noise. It is compared with the target, where the tar
    target is an image. Both are calibrated, and the second is brought to the scale of the first.
 
 The gate asks the same of the unablated prompt. More seeds can only raise the highest, so the first seeds
-bound the score from below.
+bound the score from below. An image that SOURCE does not draw for its prompt (a wrong one, a crop) acquits no
+prompt: the gate asks for SOURCE's own replica then, and so does all that follows.
 
 Blind spots: a sketch of one step is what the noisy end says; what later steps or guidance bring back escapes
 it (the confirmation draws pictures). Without an image, a set that swaps one memory for another passes, and
@@ -74,6 +75,10 @@ class TargetGone(Criterion):
 
     def shown(self, targets: Mapping[str, torch.Tensor]) -> TargetGone:
         return replace(self, targets=targets)
+
+    @property
+    def has_target(self) -> bool:
+        return self.target is not None
 
     def of_prompt(self, prompt: str) -> TargetGone:
         return replace(self, target=self.targets.get(prompt))

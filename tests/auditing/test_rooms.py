@@ -12,10 +12,10 @@ STOREYS = {
     "registry": 0,  # of the attacks: names alone
     "drawing": 0,
     "units": 0,
+    "ledger": 0,
     "budget": 0,
     "settings": 1,
     "measures": 2,
-    "subjects": 3,
     "identity": 3,
     "store": 3,
     "sensitivity": 3,

@@ -127,12 +127,23 @@ def test_with_the_training_image_the_same_rows_are_found_and_the_record_says_so(
     assert set(record.details["parts"]["after"]) == {"strangers_image", "likeness_mean", "resembling_seeds"}
     assert record.details["final"]["pictures"]["against"] == "training image"
     assert not record.is_left
-    # A stranger's image is no target of this prompt: nothing resembles it, the gate lets no seed through.
+    assert "image_unlike" not in record.details
+
+
+def test_a_wrong_image_does_not_acquit_its_prompt(testbed):
+    """Nothing that SOURCE draws resembles it; the memory is found all the same, by SOURCE's own replica."""
+    model, calibration, memories = testbed
+    memory = memories["umbrella"]
+    place = list(memories).index("umbrella")
     other = training_images(list(memories.values()))[place - 5]
-    stranger = localize(
+    settings = LocalizeSettings(criterion="target-gone", confirm_pictures=2)
+    record = localize(
         model, [memory.caption], calibration=calibration, settings=settings, images={memory.caption: other}
-    )
-    assert stranger.records[0].outcome == "not_memorized"
+    ).records[0]
+    assert record.details["image_unlike"] is True
+    assert record.refined.count > 0 and set(record.refined.pairs()) <= set(memory.neurons.pairs())
+    assert record.details["final"]["pictures"]["against"] == "own replica"
+    assert not record.is_left
 
 
 def test_a_prompt_that_the_corpus_set_leaves_is_named(testbed):

@@ -16,6 +16,8 @@ from surgery.model.pipeline import load_pipeline
 from surgery.ordinary import ordinary_prompts
 from surgery.testbed.load import assemble_variant, read_ground_truth
 
+# thresholds by hand are of one criterion
+SETTINGS = LocalizeSettings(criterion="seeds-diverge", confirm_seeds=0)
 NATURAL = Path(__file__).resolve().parent.parent / "data" / "natural.safetensors"
 
 
@@ -24,7 +26,7 @@ def natural(tmp_path_factory):
     folder = assemble_variant(NATURAL, tmp_path_factory.mktemp("natural") / "model")
     model = load_pipeline(folder, device="cpu")
     captions, _ = ordinary_prompts(model.source)
-    calibration = calibrate(model, captions[:60], LocalizeSettings(confirm_seeds=0), score_prompts=16)
+    calibration = calibrate(model, captions[:60], SETTINGS, score_prompts=16)
     return model, calibration, [memory.caption for memory in read_ground_truth(folder)]
 
 
@@ -34,8 +36,8 @@ def natural(tmp_path_factory):
 )
 def test_both_strategies_agree_and_the_fast_one_costs_less(natural, memory, selection, refinement):
     model, calibration, captions = natural
-    settings = LocalizeSettings(
-        confirm_seeds=0, gate_threshold=0.14, selection_threshold=selection, refinement_threshold=refinement
+    settings = replace(
+        SETTINGS, gate_threshold=0.14, selection_threshold=selection, refinement_threshold=refinement
     )
     fast, reference = (
         localize(

@@ -162,7 +162,8 @@ def test_a_memory_that_is_not_monotone_falls_back_to_single_tests(planted, calib
         {"use_top_k": False},
         {"seeds": 4},
         {"batch_size": 3},
-        {"inference_steps": 1},
+        # the one timestep lies at the clean end, where a sketch is what was put in: noise
+        {"inference_steps": 1, "criterion": "seeds-diverge"},
         {"relative_refinement": 1.2},
     ],
     ids=lambda changes: next(iter(changes)),
