@@ -82,10 +82,6 @@ class Recipe:
         """A path as the recipe writes it, made absolute."""
         return absolute(self.folder / expanded(written.replace("\\", "/"))).resolve()
 
-    def optional_path(self, written: str | None) -> Path | None:
-        """The same, where it may be left out."""
-        return None if written is None else self.path(written)
-
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
