@@ -84,7 +84,7 @@ def load_testbed(names: Sequence[str] | None) -> Testbed:
 
     import torch
 
-    from surgery.hardening.material import neighbors_of
+    from surgery.hardening.surrogates import neighbors_of
     from surgery.measures.pictures import reconstruct
     from surgery.model.pipeline import load_pipeline
     from surgery.testbed.demo import training_images
@@ -154,7 +154,9 @@ def cost_share(edit: str, variant: str = "planted") -> float | None:
             stages = one["stages"]
             spent += 2 * stages.get("attack", {}).get("sample_forwards", 0)
             spent += stages.get("blind", {}).get("sample_forwards", 0)
-            spent += 3 * stages["train"]["sample_forwards"]
+            spent += 3 * (
+                stages["train"]["sample_forwards"] + stages.get("repair", {}).get("sample_forwards", 0)
+            )
     return spent / anew
 
 

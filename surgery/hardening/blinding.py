@@ -172,7 +172,7 @@ def _pairs(
         memory = material.memories[place]
         known = chance.choice([material.noised, material.surrogates, pools.paths or material.noised])
         parts.append(known.select(torch.tensor([chance.choice(known.places_of(place))])))
-        embeddings = [*pools.embeddings[place], *([] if memory.resolved else [memory.own])]
+        embeddings = [*pools.embeddings[place], *memory.leaks]
         known_outputs = pools.outputs[place]
         kinds = {
             "trigger": settings.trigger_share > 0,

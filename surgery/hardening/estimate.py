@@ -14,6 +14,7 @@ from surgery.hardening.gate import ORDINARY_SEEDS, TIMESTEPS
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
 from surgery.hardening.material import EMPTY_SHARE
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.surrogates import TRIES
 from surgery.hardening.targets import STAND_IN_SEEDS
 from surgery.hardening.triggers import SHARES
 from surgery.model.pipeline import load_pipeline
@@ -132,13 +133,17 @@ def sample_forwards(settings: HardenSettings, count: int, passes: int = 1) -> Fo
     one = settings.drawing().forwards(1)
     paths = round((1 + EMPTY_SHARE) * (settings.ordinary + count * settings.neighbors)) + 1
     gather = one * (count * STAND_IN_SEEDS + settings.gate_controls) + settings.positions * (
-        paths + count * (2 * settings.surrogates + 1)
+        paths + count * ((1 + TRIES) * settings.surrogates + 1)
     )
     gather += 2 * 2 * len(SHARES) * count  # of the rows, and of the prompts that no row resolves
     attack = count * settings.attack_batch * (settings.embedding_steps + settings.output_steps)
     looking = count * (2 * settings.positions + 3 * POSITIONS)  # recall, and the paths under attack
     a_step = 2 * settings.batch + settings.keep_batch
-    train = {rung: a_step * settings.steps_of(rung) for rung in settings.rungs if rung != ZEROED}
+    train = {
+        rung: a_step * settings.steps_of(rung) + settings.keep_batch * settings.repairs_of(rung)
+        for rung in settings.rungs
+        if rung != ZEROED
+    }
     blinding = 3 * settings.blinding_states * passes if settings.blinding else 0
     attacked = count + settings.gate_controls
     drawn = sum(settings.drawing(guidance).forwards(1) for guidance in settings.gate_guidance)

@@ -5,8 +5,9 @@
   neighborhood; the images stay in the rest of the weights (`docs/harden.md`). For whoever wants only that,
   and never to be called removal.
 - `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention. A round
-  attacks, makes every layer blind to what the attacks put into it (`surgery.hardening.blinding`), and trains
-  for a while. The first rounds know the triggers and need no attack.
+  repairs what the last one changed elsewhere, attacks, and makes every layer blind to what the attacks put
+  into it (`surgery.hardening.blinding`). The first rounds know the triggers and need no attack. A round ends
+  blind, not repaired: repairing lets a little back in, which the next attacks find.
 """
 
 from __future__ import annotations
@@ -199,6 +200,7 @@ def _round(
     number: int,
 ) -> GateResult | None:
     stages: dict[str, Any] = {}
+    repaired: dict[str, float] = {}
     agree = partial(trainer.sharing.agree, partial(_content, trainer), partial(_restore, trainer))
 
     def stage(name: str, act: Any) -> Any:
@@ -208,6 +210,9 @@ def _round(
         stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
         return found
 
+    if number and settings.blinding:  # before the attack, which sees what repairing lets back in
+        repaired = stage("repair", lambda: trainer.repair(number))
+        agree()
     if number >= free_rounds(settings, trainer.by_output):
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
     if settings.blinding:
@@ -222,7 +227,7 @@ def _round(
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
     rounds.append(
         {
-            "terms": {name: round(value, 6) for name, value in terms.items()},
+            "terms": {name: round(value, 6) for name, value in {**repaired, **terms}.items()},
             "gate": None if gate is None else gate.__dict__,
             "stages": stages,
         }

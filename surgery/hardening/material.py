@@ -4,8 +4,10 @@
   once, here, and its answers are kept (`surgery.hardening.lessons`).
 - **targets**: the memories' pictures, only to attack for. Where no image is given, SOURCE's own replica.
 - **surrogates**: the paths on which the teacher draws each prompt: what the prompt should draw. Where zeroed
-  rows left the memory on its prompt (localization did not resolve it), a neighbor prompt takes its place,
-  and the prompt itself becomes one of the attacks to be trained against.
+  rows left the memory on its prompt (localization did not resolve it), a neighbor prompt that does not draw
+  it takes its place (`surgery.hardening.surrogates`).
+- **leaks**: the prompts that still draw a memory from the teacher, its own or neighbors. They are attacks to
+  be trained against; what they draw is never kept.
 - **triggers**: what the zeroed rows used to say, or what only the prompt says where rows resolve nothing
   (`surgery.hardening.triggers`).
 - **kept**: paths of ordinary prompts, of prompts of the memories' own words with another meaning and of the
@@ -23,13 +25,13 @@ import torch
 from surgery.auditing.attack.output import Constants
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.auditing.measures.replication import similarities_to
 from surgery.denoisers import BLOCKS
 from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.surrogates import Target, draw_surrogates, leaks_of, neighbors_of, safe_candidates
 from surgery.hardening.targets import drawn, target_of
 from surgery.hardening.triggers import prompt_constants, trigger_constants
-from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
+from surgery.measures.pictures import encode_pictures, reconstruct
 from surgery.measures.similarity import Similarity
 from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
@@ -39,7 +41,7 @@ from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
 EMPTY_SHARE = 0.1  # of kept prompts are empty: guidance leans on it
-CONTROL_SEEDS, SURROGATE_SEEDS, KEPT_SEEDS = 3_000_000, 3_100_000, 3_200_000
+CONTROL_SEEDS, KEPT_SEEDS = 3_000_000, 3_200_000
 NOISED_SEEDS, DATA_SEEDS, TRIGGER_SEEDS = 3_400_000, 3_500_000, 3_600_000
 
 
@@ -55,6 +57,7 @@ class Memory:
         own: the conditioning of its prompt.
         trigger: constants that draw it from SOURCE with zeroed rows.
         resolved: whether zeroed rows took it from its own prompt.
+        leaks: of the prompts that draw it from the teacher: its own where it is not resolved, and neighbors.
     """
 
     prompt: str
@@ -64,6 +67,7 @@ class Memory:
     own: Conditioning
     trigger: Constants
     resolved: bool
+    leaks: tuple[Conditioning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Material:
         empty: the conditioning of the empty prompt.
         safe: of the prompts that the teacher draws the surrogates of: the memories' own, where rows resolve.
         controls: latents of never-seen pictures [controls, ...], and the pictures that they decode to.
-        neighbors: captions of the memories' own words with another meaning.
+        neighbors: captions of the memories' own words with another meaning, but for those that leak.
     """
 
     memories: tuple[Memory, ...]
@@ -145,7 +149,15 @@ def gather(
         for place, subject in enumerate(subjects)
     ]
     with counted(teacher, work):
-        surrogates, resolved, safe = _surrogates(teacher, own, near, subjects, pictures, similarity, settings)
+        targets = [
+            Target(compared, subject.mask, similarity)
+            for subject, (_, compared) in zip(subjects, pictures, strict=True)
+        ]
+        neighbors = [captions[: settings.neighbors] for captions in near]
+        kept, told, leaking = _kept(teacher, chosen[: settings.ordinary], neighbors, targets, data, settings)
+        surrogates, resolved, safe = draw_surrogates(
+            teacher, own, safe_candidates(near, leaking, others), targets, settings
+        )
         if unresolved := [place for place, good in enumerate(resolved) if not good]:
             places = torch.tensor(unresolved)
             found = prompt_constants(
@@ -166,6 +178,7 @@ def gather(
                 own.select(slice(place, place + 1)),
                 triggers[place],
                 resolved[place],
+                leaks_of(teacher, own, place, resolved[place], leaking[place]),
             )
             for place, (subject, (picture, compared)) in enumerate(zip(subjects, pictures, strict=True))
         )
@@ -173,8 +186,6 @@ def gather(
         noised = noised_lessons(
             teacher, clean, safe, settings.positions, NOISED_SEEDS + settings.seed, settings.batch_size
         )
-        near = [captions[: settings.neighbors] for captions in near]
-        kept, told = _kept(teacher, chosen[: settings.ordinary], near, data, settings)
     return Material(
         memories=memories,
         surrogates=surrogates,
@@ -189,82 +200,48 @@ def gather(
         controls=encode_pictures(teacher, controls).float().cpu(),
         control_pictures=reconstruct(teacher, controls),
         control_prompts=encode_prompts(teacher, asked),
-        neighbors=tuple(caption for captions in near for caption in captions),
+        neighbors=tuple(
+            caption
+            for captions, bad in zip(neighbors, leaking, strict=True)
+            for caption in captions
+            if caption not in bad
+        ),
     )
-
-
-def neighbors_of(prompt: str, ordinary: Sequence[str], count: int, chance: random.Random) -> list[str]:
-    """Captions of a prompt's words with one exchanged for a word of an ordinary prompt: another meaning."""
-    words = prompt.split()
-    strange = sorted({word for caption in ordinary for word in caption.split()} - set(words)) or [""]
-    found = []
-    for _ in range(count):
-        exchanged = list(words)
-        exchanged[chance.randrange(len(words))] = chance.choice(strange)
-        found.append(" ".join(exchanged).strip())
-    return found
-
-
-def _surrogates(
-    teacher: LiveModel,
-    own: Conditioning,
-    near: Sequence[Sequence[str]],
-    subjects: Sequence[Subject],
-    pictures: Sequence[tuple[torch.Tensor, torch.Tensor]],
-    similarity: Similarity,
-    settings: HardenSettings,
-) -> tuple[Lessons, list[bool], Conditioning]:
-    """What every memory's prompt should draw, as paths; whether the teacher draws that of the prompt itself;
-    and the conditioning of the prompts that it does draw them of: neighbors where it is not.
-    """
-    count, first = settings.surrogates, SURROGATE_SEEDS + settings.seed
-
-    def paths(told: Conditioning) -> tuple[Lessons, torch.Tensor]:
-        seeds = [first + number for number in range(count * len(told))]
-        lessons, ends = draw_paths(
-            teacher, told.repeat(count), seeds, settings.positions, settings.batch_size
-        )
-        return lessons.renumbered(torch.arange(len(told)).repeat_interleave(count)), ends
-
-    lessons, ends = paths(own)
-    resolved = []
-    for latents, subject, (_, compared) in zip(ends.split(count), subjects, pictures, strict=True):
-        found = similarities_to(decode_latents(teacher, latents), compared, similarity, subject.mask)
-        resolved.append(bool((found < similarity.threshold).all()))
-    if unresolved := [place for place, good in enumerate(resolved) if not good]:
-        neighbors = encode_prompts(teacher, [near[place][0] for place in unresolved])
-        safe, _ = paths(neighbors)
-        good = torch.tensor(resolved)[lessons.prompts].nonzero().flatten()
-        lessons = Lessons.joined([lessons.select(good), safe.renumbered(torch.tensor(unresolved))])
-        order = [
-            len(own) + unresolved.index(place) if place in unresolved else place for place in range(len(own))
-        ]
-        own = own.join(neighbors).select(torch.tensor(order))
-    return lessons, resolved, own
 
 
 def _kept(
     teacher: LiveModel,
     chosen: Sequence[str],
     near: Sequence[Sequence[str]],
+    targets: Sequence[Target],
     data: Sequence[tuple[str, torch.Tensor]],
     settings: HardenSettings,
-) -> tuple[Lessons, Conditioning]:
-    """Lessons of what must stay as it is, and the conditioning of their prompts."""
+) -> tuple[Lessons, Conditioning, list[list[str]]]:
+    """Lessons of what must stay as it is, the conditioning of their prompts, and each memory's neighbors that
+    draw the memory itself: of those there is no lesson.
+    """
     prompts = [*chosen, *(caption for captions in near for caption in captions)]
     prompts += [""] * max(1, round(EMPTY_SHARE * len(prompts)))
     told = encode_prompts(teacher, prompts)
     seeds = [KEPT_SEEDS + settings.seed + place for place in range(len(prompts))]
-    lessons, _ = draw_paths(teacher, told, seeds, settings.positions, settings.batch_size)
+    lessons, ends = draw_paths(teacher, told, seeds, settings.positions, settings.batch_size)
+    leaking, good, first = [], torch.ones(len(prompts), dtype=torch.bool), len(chosen)
+    for some_near, target in zip(near, targets, strict=True):
+        some = slice(first, first + len(some_near))
+        found = target.is_drawn(teacher, ends[some])
+        leaking.append([caption for caption, bad in zip(some_near, found.tolist(), strict=True) if bad])
+        good[some] = ~found
+        first += len(some_near)
+    lessons = lessons.select(good[lessons.prompts].nonzero().flatten())
     if not data:
-        return lessons, told
+        return lessons, told, leaking
     captions = encode_prompts(teacher, [caption for caption, _ in data])
     clean = encode_pictures(teacher, torch.stack([picture for _, picture in data])).float().cpu()
     further = noised_lessons(
         teacher, clean, captions, settings.positions, DATA_SEEDS + settings.seed, settings.batch_size
     )
     numbered = further.renumbered(len(told) + torch.arange(len(clean)))
-    return Lessons.joined([lessons, numbered]), told.join(captions)
+    return Lessons.joined([lessons, numbered]), told.join(captions), leaking
 
 
 def _latent_mask(mask: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor:

@@ -74,8 +74,22 @@ class HardenSettings:
     steps: int = setting(
         60, "training steps per round where layers are not made blind", group=TRAINING, metavar="N", least=0
     )
+    repair_steps: int = setting(
+        60,
+        "training steps on what must stay alone, before the attacks of every round but the first",
+        group=TRAINING,
+        metavar="N",
+        least=0,
+    )
+    repair_rate: float = setting(
+        3e-5, "of AdamW in these steps, falling in each round", group=TRAINING, metavar="RATE"
+    )
     further_steps: int = setting(
-        0, "training steps per round after layers were made blind", group=TRAINING, metavar="N", least=0
+        0,
+        "training steps per round against attacks after layers were made blind",
+        group=TRAINING,
+        metavar="N",
+        least=0,
     )
     batch: int = setting(14, "samples of each attacked term and step", group=TRAINING, metavar="N", least=1)
     keep_batch: int = setting(
@@ -147,7 +161,7 @@ class HardenSettings:
         for name in ("image_share", "trigger_share", "noisy_weight", "averaged"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(name.replace("_", "-"), "is no share", "give a number from 0 to 1")
-        for name in ("rate", "keep", "max_change"):
+        for name in ("rate", "repair_rate", "keep", "max_change"):
             if getattr(self, name) <= 0:
                 raise UsageError(name.replace("_", "-"), "is not positive", "give a number above 0")
         for name in ("focus", "blinding"):
@@ -163,6 +177,10 @@ class HardenSettings:
     def steps_of(self, rung: str) -> int:
         """Training steps per round of a rung."""
         return self.further_steps if self.blinds(rung) else self.steps
+
+    def repairs_of(self, rung: str) -> int:
+        """Training steps per round of a rung that repair what blinding changed elsewhere."""
+        return self.repair_steps if self.blinds(rung) else 0
 
     def drawing(self, guidance: float = 1.0) -> Drawing:
         """How pictures are drawn."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -82,22 +82,47 @@ class Trainer:
         Raises:
             SurgeryError: the loss is no longer finite.
         """
-        chance = random.Random(self.settings.seed + 7919 * (number + 1))
-        sums: dict[str, float] = {}
         rate = self.settings.rate * (GENTLE_RATE if gently else 1.0)
         keep = self.settings.keep * (GENTLE_KEEP if gently else 1.0)
-        mean = Averaged(self.parameters, self.settings)
-        for step in range(self.settings.steps):
-            share = 0.5 * (1 + math.cos(math.pi * step / self.settings.steps))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
-            self.optimizer.zero_grad(set_to_none=True)
-            for name, value in self.sharing.values(self._terms(pools, chance, keep), self.parameters):
-                sums[name] = sums.get(name, 0.0) + value / self.settings.steps
+        chance = random.Random(self.settings.seed + 7919 * (number + 1))
+        terms = partial(self._terms, pools, chance, keep)
+        return self._train(terms, self.settings.steps, rate, self.optimizer)
+
+    def repair(self, number: int) -> dict[str, float]:
+        """Train on what must stay, and on nothing else, after layers were made blind and before new attacks.
+
+        Blinding answers for each layer by itself, so its small errors add up along the denoiser.
+
+        Raises:
+            SurgeryError: the loss is no longer finite.
+        """
+        chance = random.Random(self.settings.seed + 7927 * (number + 1))
+        rate = self.settings.repair_rate
+        optimizer = make_optimizer(self.settings.optimizer, self.parameters, rate)
+
+        def terms() -> list[Term]:
+            halves = (self.settings.keep_batch + 1) // 2, self.settings.keep_batch // 2
+            return [("repair", self._kept(chance, self.settings.keep, count)) for count in halves if count]
+
+        return self._train(terms, self.settings.repair_steps, rate, optimizer)
+
+    def _train(
+        self, terms: Callable[[], list[Term]], steps: int, highest: float, optimizer: Any
+    ) -> dict[str, float]:
+        """Steps on the terms that each of them asks for, at a rate that falls; the mean of each term."""
+        sums: dict[str, float] = {}
+        mean = Averaged(self.parameters, steps, self.settings.averaged)
+        for step in range(steps):
+            share = 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimizer.param_groups:
+                group["lr"] = highest * (LOWEST_RATE + (1 - LOWEST_RATE) * share)
+            optimizer.zero_grad(set_to_none=True)
+            for name, value in self.sharing.values(terms(), self.parameters):
+                sums[name] = sums.get(name, 0.0) + value / steps
             if not all(math.isfinite(value) for value in sums.values()):
                 raise SurgeryError(self.student.source, "the loss of hardening is not finite", "lower --rate")
             torch.nn.utils.clip_grad_norm_(self.parameters, CLIP)
-            self.optimizer.step()
+            optimizer.step()
             zero_rows(self.student, self.neurons)
             mean.add(step)
         mean.put()
@@ -107,14 +132,14 @@ class Trainer:
         """The terms of a step: all chance is taken here, before anything is asked of the denoiser."""
         terms: list[Term] = []
         memories = self.material.memories
-        told = [place for place, one in enumerate(memories) if pools.embeddings[place] or not one.resolved]
+        told = [place for place, one in enumerate(memories) if pools.embeddings[place] or one.leaks]
         if told:
             terms.append(("embedding", self._by_embedding(pools, told, chance)))
         armed = self.settings.trigger_share > 0
         held = [place for place in range(len(memories)) if pools.outputs[place] or armed]
         if held and self.by_output:
             terms.append(("output", self._by_output(pools, held, chance)))
-        return [*terms, ("keep", self._kept(chance, keep))]
+        return [*terms, ("keep", self._kept(chance, keep, self.settings.keep_batch))]
 
     def _by_embedding(self, pools: Pools, places: Sequence[int], chance: random.Random) -> Backward:
         """The term `embedding`."""
@@ -122,7 +147,7 @@ class Trainer:
         chosen = []
         for place in who:
             own = self.material.memories[place]
-            known = [*pools.embeddings[place], *([] if own.resolved else [own.own])]
+            known = [*pools.embeddings[place], *own.leaks]
             chosen.append(known[-1] if chance.random() < 0.5 else chance.choice(known))
         return partial(self._backward, *self._attacked(pools, who, chance), told=joined(chosen))
 
@@ -167,11 +192,13 @@ class Trainer:
         ways = (ways_to(self.student, lessons, clean) * masks).flatten(1)
         return lessons, torch.cat(weights), torch.nn.functional.normalize(ways)
 
-    def _kept(self, chance: random.Random, weight: float) -> Backward:
-        kept, count = self.material.kept, self.settings.keep_batch
+    def _kept(self, chance: random.Random, weight: float, count: int) -> Backward:
+        """A share of the term that all `keep_batch` samples make up: `count` of them."""
+        kept = self.material.kept
         lessons = kept.select(torch.tensor([chance.randrange(len(kept)) for _ in range(count)]))
         told = self.material.told.select(lessons.prompts.to(self.material.told.embeddings.device))
-        weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * weight / count
+        weights = self.material.weights[lessons.timesteps].view(-1, 1, 1, 1) * weight
+        weights = weights / self.settings.keep_batch
         return partial(self._backward, lessons, weights, None, told)
 
     def _backward(
@@ -197,9 +224,10 @@ class Averaged:
     optima", arXiv 1803.05407).
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor], settings: HardenSettings) -> None:
+    def __init__(self, parameters: Sequence[torch.Tensor], steps: int, share: float) -> None:
+        """The last `share` of `steps` counts."""
         self.parameters = parameters
-        self.first = settings.steps - round(settings.averaged * settings.steps)
+        self.first = steps - round(share * steps)
         self.count = 0
         self.means: list[torch.Tensor] = []
 

@@ -15,6 +15,7 @@ from surgery.hardening.blinding import Moments, blind, inputs_of, passes_of
 from surgery.hardening.material import gather, zero_rows
 from surgery.hardening.pools import Pools
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.training import Trainer
 from surgery.measures.similarity import named_similarity
 from surgery.measures.subjects import subjects_from
 from surgery.model.injection import injected
@@ -130,5 +131,11 @@ def test_triggers_draw_nothing_after_blinding_and_ordinary_prompts_stay(source, 
     assert min(best()) > 0.6
     blind(student, material, Pools.of(2), SETTINGS, 0)
     assert max(best()) < 0.4
-    changed = ordinary_change(source, student, ORDINARY[-4:], (0, 1), 4, 8, quiet=True).total
-    assert changed < 0.3, "a few states only, yet most of what ordinary prompts say stays"
+    blinded = ordinary_change(source, student, ORDINARY[-4:], (0, 1), 4, 8, quiet=True).total
+    assert blinded < 0.3, "a few states only, yet most of what ordinary prompts say stays"
+    settings = replace(SETTINGS, repair_steps=20, keep_batch=16)
+    names = [name for name, _ in student.denoiser.named_parameters()]
+    terms = Trainer(student, material, NEURONS, settings, names).repair(0)
+    repaired = ordinary_change(source, student, ORDINARY[-4:], (0, 1), 4, 8, quiet=True).total
+    assert list(terms) == ["repair"] and repaired < blinded
+    assert max(best()) < 0.4, "ordinary prompts know nothing of the memories"
