@@ -199,7 +199,6 @@ def _round(
     number: int,
 ) -> GateResult | None:
     stages: dict[str, Any] = {}
-    agree = partial(trainer.sharing.agree, partial(_content, trainer), partial(_restore, trainer))
 
     def stage(name: str, act: Any) -> Any:
         before, started = bench.work.unet_sample_forwards, time.perf_counter()
@@ -212,12 +211,11 @@ def _round(
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
     if settings.blinding:
         stage("blind", lambda: _blind(trainer, pools, settings, number))
-        agree()
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
     if settings.steps:
-        agree()
+        trainer.sharing.agree(partial(_content, trainer), partial(_restore, trainer))
     asked = number + 1 >= settings.first_gate
     gate = stage("gate", lambda: _ask(bench, trainer.student, number + 1)) if asked else None
     rounds.append(
@@ -231,7 +229,7 @@ def _round(
 
 
 def _blind(trainer: Trainer, pools: Pools, settings: HardenSettings, number: int) -> None:
-    blind(trainer.student, trainer.material, pools, settings, number)
+    blind(trainer.student, trainer.material, pools, settings, number, trainer.sharing.dealer)
     zero_rows(trainer.student, trainer.neurons)
 
 

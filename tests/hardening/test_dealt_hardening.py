@@ -41,7 +41,7 @@ def models():
 def quick():
     """No seconds in the record, and no secret: then nothing may differ. Only small layers are blinded."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("surgery.hardening.blinding.MOST_INPUTS", 200)
+        monkeypatch.setattr("surgery.hardening.layer_inputs.MOST_INPUTS", 200)
         monkeypatch.setattr("surgery.hardening.ladder.time", SimpleNamespace(perf_counter=lambda: 0.0))
         monkeypatch.setattr("surgery.hardening.harden.secrets", SimpleNamespace(token_hex=lambda _: "salt"))
         monkeypatch.setattr("surgery.processes.SECONDS_TO_LOOK", 0)
