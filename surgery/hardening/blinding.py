@@ -51,7 +51,7 @@ from surgery.model.injection import injected, text_attentions
 from surgery.model.pipeline import LiveModel
 
 RIDGE = 1e-3  # of the mean square of the inputs
-MOST_BYTES = 4_000_000_000  # of the squares of one pass; layers are spread over several passes
+MOST_BYTES = 4_000_000_000  # of the sums of one pass; layers are spread over several passes
 MOST_SHARED = 300_000_000  # bytes of the sums of a pass, of which every process takes some parts
 BUNDLE_BYTES = 64_000_000  # of what processes send each other at once
 UNTOUCHED = ("conv_in", "time_emb", "add_embedding")  # parts of names: no attack changes their inputs
@@ -103,7 +103,7 @@ def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
     for name, layer in denoiser.named_modules():
         if not understood(layer) or name in prompted or any(part in name for part in UNTOUCHED):
             continue
-        needed = 3 * 4 * inputs_of(layer) ** 2
+        needed = Squares.bytes_of(layer)
         if size + needed > MOST_BYTES and passes[-1]:
             passes.append([])
             size = 0

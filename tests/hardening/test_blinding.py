@@ -120,11 +120,12 @@ def test_passes_hold_every_layer_once_and_no_more_than_fits(source, monkeypatch)
     (together,) = passes_of(denoiser)
     layers = dict(denoiser.named_modules())
     assert not any(name.endswith(("attn2.to_k", "attn2.to_v")) or "time_emb" in name for name in together)
-    largest = max(inputs_of(layers[name]) for name in together)
-    monkeypatch.setattr(blinding, "MOST_BYTES", 12 * largest**2)
+    largest = max(Squares.bytes_of(layers[name]) for name in together)
+    assert largest == max(Squares(layers[name]).numbers.nbytes for name in together)
+    monkeypatch.setattr(blinding, "MOST_BYTES", largest)
     apart = passes_of(denoiser)
     assert len(apart) > 2 and [name for names in apart for name in names] == together
-    assert all(sum(12 * inputs_of(layers[name]) ** 2 for name in names) <= 12 * largest**2 for names in apart)
+    assert all(sum(Squares.bytes_of(layers[name]) for name in names) <= largest for names in apart)
 
 
 def test_layers_of_several_passes_are_solved_from_the_model_as_it_was(source, material, monkeypatch):
