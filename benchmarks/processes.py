@@ -54,8 +54,9 @@ AUDIT = AuditSettings(
     attack=("embedding", "output"), curve=(0, 6), output_curve=(0, 4), selection_seeds=1,
     attack_guidance=(1.0,),
 )  # fmt: skip
-# The ladder of the default recipe and its order of costs, gate over blinding over attack, at a twentieth of its
-# size; groups are small (batch_size / attack_batch = 2 images), or five of each attack could not be dealt.
+# The ladder of the default recipe and its order of costs, gate over blinding over attack, at a twentieth of
+# its size. Ten images are attacked in the gate, two together (batch_size / attack_batch), which makes five
+# pieces of each attack: with the default of eight together there would be two, and two processes would wait.
 HARDEN = HardenSettings(
     rounds=2, embedding_steps=4, output_steps=4, blinding_states=48, positions=4, surrogates=1, ordinary=16,
     neighbors=1, drawing_steps=8, gate_embedding=6, gate_output=4, gate_ordinary=2, gate_seeds=2,
