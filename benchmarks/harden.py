@@ -11,8 +11,10 @@ twin's by .1 or more, what became of ordinary and of neighbor prompts, of the di
 of the colors they name, and the cost against training the UNet anew.
 
 `--natural` hardens the natural variant by its prompts alone and says how often they replicate afterward.
-`--memories city poster --embedding 50 --output 50` gives a first look. `--ablation` hardens anew, each time
-without one part of the recipe, and prints the same figures: hours on two cores.
+`--memories city poster --embedding 50 --output 50` gives a first look. `--make EDIT` hardens the testbed by
+the default recipe, the gate asked once, and writes what `--hardened EDIT` judges (`--rung closed`: what
+`--closed` judges). `--ablation` hardens anew, each time without one part of the recipe, and prints the same
+figures: hours on two cores.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ ATTACK_SEED = 9_000_000
 STEPS = 20  # of the sampler
 ABLATIONS: dict[str, dict[str, Any]] = {
     "whole recipe": {},
+    "no repair": {"repair_steps": 0},
     "and training": {"further_steps": 60},
     "no attacks": {"trigger_rounds": 99},
     "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
@@ -299,29 +302,37 @@ def print_figures(testbed: Testbed, found: list[Figures]) -> None:
         )
 
 
-def ablations(testbed: Testbed, parsed: argparse.Namespace) -> Iterator[Figures]:
-    """The recipe hardened anew, whole and without one part at a time."""
+def hardened(testbed: Testbed, rung: str, edit: Path, rounds: int, change: dict[str, Any]) -> Any:
+    """Write the edit of one rung, the gate asked once, at the end; what `surgery.harden` returned."""
     from surgery import harden
     from surgery.hardening.settings import HardenSettings
     from surgery.neurons import NeuronSet
     from surgery.testbed.load import PLANTED_FOLDER
 
     captions = [memory.caption for memory in testbed.memories]
-    plain = HardenSettings(rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds)
+    settings = HardenSettings(rungs=(rung,), rounds=rounds, first_gate=rounds)
+    return harden(
+        str(PLANTED_FOLDER),
+        captions,
+        edit,
+        neurons=NeuronSet().union(*(memory.neurons for memory in testbed.memories)),
+        images=dict(zip(captions, testbed.images, strict=True)),
+        masks={c: mask for c, mask in zip(captions, testbed.masks, strict=True) if mask is not None},
+        settings=replace(settings, **change),
+        similarity="edges",
+        keep_going=True,
+        device="cpu",
+        quiet=False,
+    )
+
+
+def ablations(testbed: Testbed, parsed: argparse.Namespace) -> Iterator[Figures]:
+    """The recipe hardened anew, whole and without one part at a time."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, change) in enumerate(ABLATIONS.items()):
-            result = harden(
-                str(PLANTED_FOLDER),
-                captions,
-                Path(folder) / str(number),
-                neurons=NeuronSet().union(*(memory.neurons for memory in testbed.memories)),
-                images=dict(zip(captions, testbed.images, strict=True)),
-                masks={c: mask for c, mask in zip(captions, testbed.masks, strict=True) if mask is not None},
-                settings=replace(plain, **change),
-                similarity="edges",
-                keep_going=True,
-                device="cpu",
-            )
+            if parsed.parts and name not in parsed.parts:
+                continue
+            result = hardened(testbed, "hardened", Path(folder) / str(number), parsed.rounds, change)
             yield replace(measure(testbed, "hardened", str(result.edit), parsed), model=name)
 
 
@@ -408,9 +419,12 @@ def arguments() -> argparse.Namespace:
         help="what --json printed of models before",
     )
     parser.add_argument("--ablation", action="store_true", help="harden anew without one part at a time")
+    parser.add_argument("--parts", nargs="+", choices=ABLATIONS, help="of --ablation; default: all")
+    parser.add_argument("--make", metavar="EDIT", help="only write the testbed's edit of --rung there")
+    parser.add_argument("--rung", choices=("closed", "hardened"), default="hardened", help="of --make")
     parser.add_argument("--natural", action="store_true", help="harden the natural variant by its prompts")
     parser.add_argument("--edit", help="where --natural keeps its edit; by default it is thrown away")
-    parser.add_argument("--rounds", type=int, default=6, help="of --ablation and --natural")
+    parser.add_argument("--rounds", type=int, default=4, help="of --make, --ablation and --natural")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -430,6 +444,14 @@ def main() -> None:
         print(json.dumps(natural(parsed), indent=1))
         return
     testbed = load_testbed(parsed.memories)
+    if parsed.make:
+        result = hardened(testbed, parsed.rung, Path(parsed.make), parsed.rounds, {})
+        print(
+            json.dumps(
+                {"holds": result.holds, "cost_share": cost_share(parsed.make), **result.document["work"]}
+            )
+        )
+        return
     files = {"zeroed": "", "closed": parsed.closed, "hardened": parsed.hardened, "twin": parsed.twin}
     if unknown := set(parsed.models) - files.keys():
         sys.exit(f"there is no model {unknown.pop()}; choose from {', '.join(files)}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -171,6 +171,20 @@ class Processes:
         """
         return self._exchange(value, (0,))[0]
 
+    def deliver(self, values: Sequence[Any]) -> list[Any]:
+        """What every process has for this one, by its rank; `values[rank]` goes to that process alone.
+
+        Raises:
+            SurgeryError: another process failed, or did not come within two days.
+        """
+        if self.count == 1:
+            return list(values)
+        exchange, ranks = self._next_key(), range(self.count)
+        with _reached():
+            for rank in ranks:
+                self._send(f"{exchange}/{self.rank}/to/{rank}", values[rank])
+            return [self._receive(f"{exchange}/{rank}/to/{self.rank}", clear=True) for rank in ranks]
+
     def __enter__(self) -> Processes:
         return self
 
@@ -212,10 +226,13 @@ class Processes:
             self._store.set(f"{key}/{number}", whole[start : start + PIECE_BYTES])
         self._store.set(key, str(len(pieces)))  # last: whoever sees it finds the pieces
 
-    def _receive(self, key: str) -> Any:
+    def _receive(self, key: str, clear: bool = False) -> Any:
         self._wait([key])
         count = int(self._store.get(key))
-        return pickle.loads(b"".join(self._store.get(f"{key}/{number}") for number in range(count)))
+        whole = b"".join(self._store.get(f"{key}/{number}") for number in range(count))
+        if clear:
+            self._clear(key)
+        return pickle.loads(whole)
 
     def _clear(self, key: str) -> None:
         for number in range(int(self._store.get(key))):

@@ -1,11 +1,15 @@
 """Processes that meet in a store: what they exchange, how they part, what happens when one fails."""
 
+import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 from launched import in_threads, started
 
 from surgery.errors import SurgeryError, UsageError
+from surgery.launchers import place_in_environment
 from surgery.processes import Processes
 
 # Large values cross in pieces; every rank sees the same; nobody keeps what all have read.
@@ -64,6 +68,19 @@ def test_a_lone_process_exchanges_with_itself():
         assert list(processes.deal(3)) == [0, 1, 2]
 
 
+def test_what_is_delivered_reaches_the_one_it_is_for_and_is_cleared_away():
+    def work(processes):
+        own = [f"{processes.rank} to {rank}" for rank in range(processes.count)]
+        received = processes.deliver(own)
+        processes.gather(None)
+        return received, processes.count == 1 or processes._store.check(["0/0/to/1"])
+
+    assert in_threads(3, work) == [
+        ([f"{sender} to {rank}" for sender in range(3)], False) for rank in range(3)
+    ]
+    assert Processes().deliver(["to myself"]) == ["to myself"]
+
+
 def test_work_is_dealt_once_and_whoever_is_free_takes_the_next():
     busy = threading.Event()
 
@@ -113,6 +130,38 @@ def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"is not the same folder for process 1.*all machines share"):
         in_threads(2, lambda processes: processes.check_shared(tmp_path / str(processes.rank)))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0", "1"]
+
+
+def test_accelerate_starts_processes_that_meet(tmp_path):
+    """For real, as `accelerate launch -m surgery` does; `--multi_gpu` deals with ranks on CPUs as well."""
+    script = tmp_path / "meet.py"
+    script.write_text(
+        "from surgery.processes import Processes\n"
+        "with Processes.join() as processes:\n"
+        "    print('met', processes.gather(processes.rank), flush=True)\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(port), str(script)]
+    ended = subprocess.run(launch, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["met [0, 1]"] * 2
+
+
+@pytest.mark.parametrize(
+    ("rank", "count"),
+    [("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE")],
+)
+def test_every_launcher_is_understood_in_its_own_words(monkeypatch, rank, count):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(rank, "3")
+    assert place_in_environment() == (0, 1), "a rank alone, as a shell may have it, is no launcher"
+    monkeypatch.setenv(count, "4")
+    assert place_in_environment() == (3, 4)
 
 
 def test_process_numbers_that_are_none_are_refused(monkeypatch):

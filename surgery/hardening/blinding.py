@@ -9,7 +9,7 @@ as a weight of a constant input, the new weights are the least-squares answer to
 
     W' = W (I - g D (C + g A + ridge)^-1),   C = E[x x^T],  A = E[x* x*^T],  D = E[(x* - x) x*^T]
 
-with g the weight of the second (`--blinding`; less of it in every further round, which has less to do). Kept
+with g the weight of the second (`--blinding`). Kept
 states are those of ordinary prompts, neighbors and the empty prompt, and the attacked ones without their
 attack. All layers are solved from the inputs of one and the same model: each is blind by itself, none relies
 on an earlier one that shuts the memory out. So whatever an attack replaces or injects, the layers behind it
@@ -19,69 +19,80 @@ enough.
 The form is that of closed-form edits of cross-attention (UCE, arXiv 2308.14761, equation 7), here for every
 layer and with inputs under attack in the place of concepts. Layers that read the latents, the prompt or the
 timestep alone are left: an attack changes nothing there, or the door is not what has to forget.
+
+Several processes. Large layers fill passes of their own, and such a pass is one process's from beginning to
+end (whoever is free takes the next). A pass whose sums are small is everybody's: each process runs the
+denoiser on some parts of the states, the sums of a layer go to the process that solves it, and there the
+parts meet in the order of one process. Last, the new weights of every layer go from the process that solved
+it to all. Sums and weights cross in bundles of about `BUNDLE_BYTES`, so that nobody holds those of a whole
+model twice. A layer's new weights come from one process: afterward all students are the same, whatever
+accelerators rounded.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
-from zlib import crc32
 
 import torch
 
 from surgery.auditing.attack.conditioned import predicted
-from surgery.auditing.attack.output import Constants
-from surgery.hardening.lessons import Lessons
+from surgery.errors import SurgeryError
+from surgery.hardening.blinding_states import BlindingStates
+from surgery.hardening.dealing import Dealer
+from surgery.hardening.layer_inputs import inputs_of, understood, watched
 from surgery.hardening.material import Material
-from surgery.hardening.pools import Pools, joined, trigger_of
+from surgery.hardening.pools import Pools
 from surgery.hardening.settings import HardenSettings
-from surgery.model.conditioning import Conditioning
+from surgery.hardening.squares import Squares, fold
 from surgery.model.injection import injected, text_attentions
 from surgery.model.pipeline import LiveModel
 
-PLACES = 24  # of each state, at which a layer's inputs are looked at
 RIDGE = 1e-3  # of the mean square of the inputs
-MOST_INPUTS = 12_000  # layers with more are left: their squares no longer fit into memory
-MOST_BYTES = 4_000_000_000  # of the squares of one pass; layers are spread over several passes
-PLAIN_SHARE = 0.5  # weight of attacked states without their attack, beside the kept ones
+MOST_BYTES = 4_000_000_000  # of the sums of one pass; layers are spread over several passes
+MOST_SHARED = 300_000_000  # bytes of the sums of a pass, of which every process takes some parts
+BUNDLE_BYTES = 64_000_000  # of what processes send each other at once
 UNTOUCHED = ("conv_in", "time_emb", "add_embedding")  # parts of names: no attack changes their inputs
 SEEDS = 3_800_000
 
 
-@dataclass
-class Moments:
-    """Second moments of one layer's inputs, [inputs, inputs] each; see the module for the letters."""
-
-    kept: torch.Tensor
-    attacked: torch.Tensor
-    shift: torch.Tensor
-
-    @classmethod
-    def of(cls, inputs: int, device: torch.device) -> Moments:
-        """Nothing seen yet."""
-        return cls(*(torch.zeros(inputs, inputs, device=device) for _ in range(3)))
-
-
 def blind(
-    student: LiveModel, material: Material, pools: Pools, settings: HardenSettings, number: int
+    student: LiveModel,
+    material: Material,
+    pools: Pools,
+    settings: HardenSettings,
+    number: int,
+    dealer: Dealer | None = None,
 ) -> None:
     """Make the layers of the student blind to triggers and to the pools' attacks; `number` of the round.
 
-    Cost: `blinding_states` x 3 sample-forwards for each pass.
+    Cost: `blinding_states` x 3 sample-forwards for each pass, of all processes together.
+
+    Raises:
+        SurgeryError: what a layer reads is not finite; another process failed.
     """
+    dealer = dealer or Dealer()
+    chance = random.Random(SEEDS + settings.seed + 7919 * (number + 1))
+    seed = chance.randrange(2**31)
+    states = BlindingStates(material, pools, settings, chance)
+    blinding = _Blinding(student, states, seed, settings.blinding, dealer)
+    passes = passes_of(student.denoiser)
+    large = [names for names in passes if sum(blinding.bytes_of(names).values()) > MOST_SHARED]
     answers: dict[str, torch.Tensor] = {}
-    for names in passes_of(student.denoiser):
-        layers = {name: student.denoiser.get_submodule(name) for name in names}
-        moments = collected(student, layers, material, pools, settings, number)
-        for name, layer in layers.items():
-            answers[name] = _solved(layer, moments[name], settings.blinding / (number + 1))
+    with dealer.booked():
+        for place in dealer.processes.deal(len(large)):
+            answers.update(blinding.alone(large[place]))
+    for names in passes:
+        if names not in large:
+            answers.update(blinding.together(names))
     # after the last pass: its inputs, too, are those of the model as it was
-    for name, answer in answers.items():
-        _put(student.denoiser.get_submodule(name), answer)
+    sizes = {name: 4 * blinding.layer(name).weight.numel() for names in passes for name in names}
+    for bundle in _bundles(sizes):
+        for found in dealer.processes.gather({name: answers[name] for name in bundle if name in answers}):
+            for name, answer in found.items():
+                _put(blinding.layer(name), answer)
 
 
 def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
@@ -90,9 +101,9 @@ def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
     passes: list[list[str]] = [[]]
     size = 0
     for name, layer in denoiser.named_modules():
-        if not _understood(layer) or name in prompted or any(part in name for part in UNTOUCHED):
+        if not understood(layer) or name in prompted or any(part in name for part in UNTOUCHED):
             continue
-        needed = 3 * 4 * inputs_of(layer) ** 2
+        needed = Squares.bytes_of(layer)
         if size + needed > MOST_BYTES and passes[-1]:
             passes.append([])
             size = 0
@@ -101,155 +112,114 @@ def passes_of(denoiser: torch.nn.Module) -> list[list[str]]:
     return [names for names in passes if names]
 
 
-def _understood(layer: Any) -> bool:
-    """Whether a layer is linear in patches of its input, and of them not too many numbers."""
-    if isinstance(layer, torch.nn.Conv2d):
-        plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
-        return plain and not isinstance(layer.padding, str) and inputs_of(layer) <= MOST_INPUTS
-    return isinstance(layer, torch.nn.Linear) and inputs_of(layer) <= MOST_INPUTS
+@dataclass(frozen=True)
+class _Blinding:
+    """One round's blinding.
 
+    Attributes:
+        seed: of the places that are looked at.
+        weight: of attacked states; g of the module.
+    """
 
-def inputs_of(layer: Any) -> int:
-    """How many numbers an output depends on; the bias counts as one."""
-    return int(layer.weight[0].numel()) + (layer.bias is not None)
+    student: LiveModel
+    states: BlindingStates
+    seed: int
+    weight: float
+    dealer: Dealer
 
+    def layer(self, name: str) -> Any:
+        """A layer of the student."""
+        return self.student.denoiser.get_submodule(name)
 
-@torch.no_grad()
-def collected(
-    student: LiveModel,
-    layers: dict[str, Any],
-    material: Material,
-    pools: Pools,
-    settings: HardenSettings,
-    number: int,
-) -> dict[str, Moments]:
-    """The moments of the layers named, over kept and attacked states."""
-    chance = random.Random(SEEDS + settings.seed + 7919 * (number + 1))
-    found = {name: Moments.of(inputs_of(layer), student.device) for name, layer in layers.items()}
-    kept_weight = attacked_weight = 0.0
-    seen: dict[str, torch.Tensor] = {}
-    with _watched(layers, seen, chance):
-        for size in _batches(settings):
-            chosen = torch.tensor([chance.randrange(len(material.kept)) for _ in range(size)])
-            lessons = material.kept.select(chosen)
-            told = material.told.select(lessons.prompts.to(material.told.embeddings.device))
-            predicted(student, lessons.states, lessons.timesteps, told)
-            weights = material.weights[lessons.timesteps].to(student.device)
-            for name, moments in found.items():
-                moments.kept += _square(seen[name], seen[name], weights)
-            kept_weight += float(weights.sum())
-        for size in _batches(settings):
-            lessons, attacked, constants, plain = _pairs(material, pools, settings, size, chance)
-            weights = material.weights[lessons.timesteps].to(student.device)
-            predicted(student, lessons.states, lessons.timesteps, plain)
-            without = dict(seen)
-            with injected(student.denoiser, constants):
-                predicted(student, lessons.states, lessons.timesteps, attacked)
-            for name, moments in found.items():
-                moments.kept += PLAIN_SHARE * _square(without[name], without[name], weights)
-                moments.attacked += _square(seen[name], seen[name], weights)
-                moments.shift += _square(seen[name] - without[name], seen[name], weights)
-            attacked_weight += float(weights.sum())
-    for moments in found.values():
-        moments.kept /= kept_weight + PLAIN_SHARE * attacked_weight
-        moments.attacked /= attacked_weight
-        moments.shift /= attacked_weight
-    return found
+    def bytes_of(self, names: list[str]) -> dict[str, int]:
+        """How large the sums of layers are."""
+        return {name: Squares.bytes_of(self.layer(name)) for name in names}
 
+    def alone(self, names: list[str]) -> dict[str, torch.Tensor]:
+        """The new weights of layers, all by this process."""
+        sums = self._sums(names, 0, 1)
+        return {name: solved(name, sums.pop(name)) for name in names}
 
-def _batches(settings: HardenSettings) -> Iterator[int]:
-    for start in range(0, settings.blinding_states, settings.batch_size):
-        yield min(settings.batch_size, settings.blinding_states - start)
+    def together(self, names: list[str]) -> dict[str, torch.Tensor]:
+        """The new weights of those layers that this process solves; every process runs some of the states."""
+        processes, parts = self.dealer.processes, self.states.parts
+        own: dict[tuple[int, int], dict[str, Squares]] = {}
+        with self.dealer.booked():
+            first, last = (rank * parts // processes.count for rank in (processes.rank, processes.rank + 1))
+            for part in range(first, last):
+                own[part, 1] = self._sums(names, part, parts)
+                fold(own)
+        costs = {name: _solving_cost(self.layer(name)) for name in names}
+        solver = _dealt_by_cost(costs, processes.count)
+        answers = {}
+        for bundle in _bundles(self.bytes_of(names)):
+            sent = [
+                {
+                    span: {name: sums[name].numbers.cpu().numpy() for name in bundle if solver[name] == rank}
+                    for span, sums in own.items()
+                }
+                for rank in range(processes.count)
+            ]
+            met: dict[tuple[int, int], dict[str, Squares]] = {}
+            for found in processes.deliver(sent):
+                for span, sums in found.items():
+                    met[span] = {
+                        name: Squares(self.layer(name), torch.from_numpy(numbers))
+                        for name, numbers in sums.items()
+                    }
+            fold(met)
+            (whole,) = met.values()
+            answers.update({name: solved(name, squares) for name, squares in whole.items()})
+        return answers
 
-
-def _pairs(
-    material: Material, pools: Pools, settings: HardenSettings, count: int, chance: random.Random
-) -> tuple[Lessons, Conditioning, Constants, Conditioning]:
-    """States, and what is told there under an attack (constants may be the attack) and without."""
-    who = chance.choices(range(len(material.memories)), pools.shares(range(len(material.memories))), k=count)
-    parts, attacked, constants, plain = [], [], [], []
-    for place in who:
-        memory = material.memories[place]
-        known = chance.choice([material.noised, material.surrogates, pools.paths or material.noised])
-        parts.append(known.select(torch.tensor([chance.choice(known.places_of(place))])))
-        embeddings = [*pools.embeddings[place], *memory.leaks]
-        known_outputs = pools.outputs[place]
-        kinds = {
-            "trigger": settings.trigger_share > 0,
-            "output": bool(known_outputs),
-            "embedding": bool(embeddings),
-        }
-        kind = chance.choice([name for name, there in kinds.items() if there])
-        if kind == "embedding":
-            attacked.append(chance.choice(embeddings))
-            plain.append(material.safe.select(slice(place, place + 1)))
-            constants.append({name: torch.zeros_like(value) for name, value in memory.trigger.items()})
-        else:
-            one = chance.choice(known_outputs) if kind == "output" else trigger_of(memory, material, chance)
-            constants.append(one[0])
-            attacked.append(one[1])
-            plain.append(one[1])
-    together = {name: torch.cat([one[name] for one in constants]) for name in constants[0]}
-    return Lessons.joined(parts), joined(attacked), together, joined(plain)
-
-
-@contextmanager
-def _watched(layers: dict[str, Any], seen: dict[str, torch.Tensor], chance: random.Random) -> Iterator[None]:
-    """Inside, `seen` holds each layer's latest inputs at some places: [samples, places, inputs]."""
-    seed = chance.randrange(2**31)
-    places: dict[str, torch.Tensor] = {}
-
-    def watch(name: str, layer: Any, arguments: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-        given = arguments[0].detach().float()
-        convolution = isinstance(layer, torch.nn.Conv2d)
-        count = output.shape[-2:].numel() if convolution else given[0].numel() // given.shape[-1]
-        if name not in places:  # its own chance, whatever other layers are watched in this pass
-            own = torch.Generator("cpu").manual_seed(seed + crc32(name.encode()))
-            places[name] = torch.randperm(count, generator=own)[:PLACES]
-        if convolution:
-            rows = _patches(layer, given, places[name], output.shape[-1])
-        else:
-            rows = given.reshape(len(given), count, -1)[:, places[name].to(given.device)]
-        if layer.bias is not None:
-            rows = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
-        seen[name] = rows
-
-    handles = [layer.register_forward_hook(partial(watch, name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _patches(layer: Any, given: torch.Tensor, places: torch.Tensor, width: int) -> torch.Tensor:
-    """What a convolution reads for some of its outputs, of rows of `width`: [samples, places, inputs]."""
-    (high, wide), (down, across), (above, beside) = layer.kernel_size, layer.stride, layer.padding
-    padded = torch.nn.functional.pad(given, (beside, beside, above, above))
-    found = []
-    for place in places.tolist():
-        top, left = place // width * down, place % width * across
-        found.append(padded[:, :, top : top + high, left : left + wide].flatten(1))
-    return torch.stack(found, 1)
-
-
-def _square(one: torch.Tensor, other: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The weighted sum over samples, and mean over places, of the outer products of rows."""
-    scaled = one * (weights / one.shape[1]).view(-1, 1, 1)
-    return scaled.flatten(0, 1).T @ other.flatten(0, 1)
+    @torch.no_grad()
+    def _sums(self, names: list[str], part: int, parts: int) -> dict[str, Squares]:
+        """The sums of layers over one of so many parts of the states."""
+        student = self.student
+        layers = {name: self.layer(name) for name in names}
+        found = {name: Squares(layer) for name, layer in layers.items()}
+        seen: dict[str, torch.Tensor] = {}
+        with watched(layers, seen, self.seed):
+            for batch in self.states.kept(part, parts):
+                predicted(student, batch.lessons.states, batch.lessons.timesteps, batch.told)
+                weights = batch.weights.to(student.device)
+                for name, squares in found.items():
+                    squares.add_seen(seen[name], weights)
+            for pair in self.states.pairs(part, parts):
+                states, timesteps = pair.lessons.states, pair.lessons.timesteps
+                predicted(student, states, timesteps, pair.plain)
+                without = dict(seen)
+                with injected(student.denoiser, pair.constants):
+                    predicted(student, states, timesteps, pair.attacked)
+                plain_weights = pair.plain_weights.to(student.device)
+                weights = self.weight * pair.weights.to(student.device)
+                for name, squares in found.items():
+                    squares.add_seen(without[name], plain_weights)
+                    squares.add_seen(seen[name], weights)
+                    squares.add_shift(seen[name], without[name], weights)
+        return found
 
 
 @torch.no_grad()
-def _solved(layer: Any, moments: Moments, weight: float) -> torch.Tensor:
-    """W', its last column the bias where the layer has one: float32 [outputs, inputs], on the CPU."""
+def solved(name: str, squares: Squares) -> torch.Tensor:
+    """W', its last column the bias where the layer has one: float32 [outputs, inputs], on the CPU.
+
+    Raises:
+        SurgeryError: the sums are not those of finite inputs.
+    """
+    layer = squares.layer
     device = layer.weight.device if layer.weight.device.type != "mps" else "cpu"  # mps has no doubles
-    kept, attacked, shift = (one.to(device).double() for one in vars(moments).values())
-    system = kept + weight * attacked
-    system.diagonal().add_(RIDGE * system.diagonal().mean())
     old = layer.weight.to(device).double().flatten(1)
     if layer.bias is not None:
         old = torch.cat([old, layer.bias.to(device).double()[:, None]], 1)
-    return (old - torch.linalg.solve(system, weight * (old @ shift), left=False)).float().cpu()
+    system = squares.system(old)
+    system.diagonal().add_(RIDGE * system.diagonal().mean())
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if failed:
+        raise SurgeryError(
+            name, "reads numbers that are not finite, or overflow when squared", "try --dtype float32"
+        )
+    return (old - torch.cholesky_solve(squares.goal(old).T, factor).T).float().cpu()
 
 
 @torch.no_grad()
@@ -259,3 +229,33 @@ def _put(layer: Any, answer: torch.Tensor) -> None:
     layer.weight.copy_(answer[:, :count].view_as(layer.weight))
     if layer.bias is not None:
         layer.bias.copy_(answer[:, count])
+
+
+def _solving_cost(layer: Any) -> int:
+    """Multiplications of a solve: the factor, then both triangles for every output."""
+    inputs = inputs_of(layer)
+    return inputs**3 // 6 + len(layer.weight) * inputs**2
+
+
+def _dealt_by_cost(costs: Mapping[str, int], count: int) -> dict[str, int]:
+    """Which process has which piece: the dearest first, each to the one that has least so far."""
+    loads = [0] * count
+    dealt = {}
+    for name in sorted(costs, key=lambda name: (-costs[name], name)):
+        dealt[name] = loads.index(min(loads))
+        loads[dealt[name]] += costs[name]
+    return dealt
+
+
+def _bundles(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names in their order, as many together as fit into `BUNDLE_BYTES`, one at least."""
+    bundle: list[str] = []
+    size = 0
+    for name, one in sizes.items():
+        if bundle and size + one > BUNDLE_BYTES:
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(name)
+        size += one
+    if bundle:
+        yield bundle

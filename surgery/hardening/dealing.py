@@ -10,7 +10,8 @@ Few images fill few calls. Where there are fewer groups than processes, a smalle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -39,15 +40,26 @@ class Dealer:
         Raises:
             SurgeryError: another process failed.
         """
-        before = self.work.unet_sample_forwards
-        own = {number: pieces[number]() for number in self.processes.deal(len(pieces))}
-        spent = self.work.unet_sample_forwards - before
+        with self.booked():
+            own = {number: pieces[number]() for number in self.processes.deal(len(pieces))}
         found: dict[int, Found] = {}
-        for rank, (results, forwards) in enumerate(self.processes.gather((own, spent))):
+        for results in self.processes.gather(own):
             found.update(results)
+        return [found[number] for number in range(len(pieces))]
+
+    @contextmanager
+    def booked(self) -> Iterator[None]:
+        """What any process spends inside is booked on all of them; no one leaves before the others are done.
+
+        Raises:
+            SurgeryError: another process failed.
+        """
+        before = self.work.unet_sample_forwards
+        yield
+        spent = self.work.unet_sample_forwards - before
+        for rank, forwards in enumerate(self.processes.gather(spent)):
             if rank != self.processes.rank:
                 self.work.add(Work(unet_sample_forwards=forwards))
-        return [found[number] for number in range(len(pieces))]
 
 
 def groups_of(images: int, settings: HardenSettings) -> list[slice]:

@@ -217,7 +217,6 @@ def _round(
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
     if settings.blinding:
         stage("blind", lambda: _blind(trainer, pools, settings, number))
-        agree()
     last = rounds[-1]["gate"] if rounds else None
     gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
@@ -236,7 +235,7 @@ def _round(
 
 
 def _blind(trainer: Trainer, pools: Pools, settings: HardenSettings, number: int) -> None:
-    blind(trainer.student, trainer.material, pools, settings, number)
+    blind(trainer.student, trainer.material, pools, settings, number, trainer.sharing.dealer)
     zero_rows(trainer.student, trainer.neurons)
 
 

@@ -41,7 +41,7 @@ class HardenSettings:
     )
     seed: int = setting(0, "of everything", group=LADDER, metavar="N", least=0)
     embedding_steps: int = setting(
-        16, "embedding attack per image and round", group=LOOP, metavar="N", least=1
+        32, "embedding attack per image and round", group=LOOP, metavar="N", least=1
     )
     output_steps: int = setting(
         16, "output attack per image and round; 0 leaves it out", group=LOOP, metavar="N", least=0
@@ -62,9 +62,8 @@ class HardenSettings:
         metavar="S",
     )
     blinding: float = setting(
-        0.01,
-        "weight of attacked states when layers are made blind to them in closed form, in the first round; a "
-        "half in the second, a third in the third; 0 leaves it out",
+        0.012,
+        "weight of attacked states when layers are made blind to them in closed form; 0 leaves it out",
         group=TRAINING,
         metavar="W",
     )
@@ -75,7 +74,7 @@ class HardenSettings:
         60, "training steps per round where layers are not made blind", group=TRAINING, metavar="N", least=0
     )
     repair_steps: int = setting(
-        60,
+        40,
         "training steps on what must stay alone, before the attacks of every round but the first",
         group=TRAINING,
         metavar="N",

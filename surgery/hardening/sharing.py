@@ -8,10 +8,9 @@ process, bit by bit, on machines that compute alike.
 Gradients cross at every step, so they must be small beside what they cost: above `LARGEST` trained numbers
 every process trains alike by itself. The result is the same. Attacks and the gate are dealt out in any case.
 
-Blinding, which comes before, is done by every process alike by itself.
-
-Accelerators may round differently from run to run. After blinding and after training the processes compare
-their students; where they differ, all take that of process 0 (`agree`).
+Accelerators may round differently from run to run. After training the processes compare their students; where
+they differ, all take that of process 0 (`agree`). Blinding, which comes before, needs no such comparison: a
+layer's new weights come from one process (`surgery.hardening.blinding`).
 """
 
 from __future__ import annotations

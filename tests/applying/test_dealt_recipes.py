@@ -50,7 +50,9 @@ def test_two_processes_make_what_one_makes(tmp_path):
     work = folders["two"] / "out.evidence"
     journals = sorted(path.name for path in work.glob("localize-*.journal*"))
     assert len(journals) == 2, "each process writes a journal of its own"
-    assert all(len((work / name).read_text().splitlines()) == 2 for name in journals), "one prompt each"
+    # whoever is free takes the next prompt; on a busy machine that may be the same one twice
+    searched = [len((work / name).read_text().splitlines()) - 1 for name in journals]
+    assert sum(searched) == 2, "each of two prompts once"
     published = [
         {
             path.relative_to(folder): path.read_bytes()

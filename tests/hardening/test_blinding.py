@@ -10,11 +10,14 @@ from surgery.auditing.canaries import own_copy
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import similarities_to
 from surgery.auditing.measures.utility import ordinary_change
+from surgery.errors import SurgeryError
 from surgery.hardening import blinding
-from surgery.hardening.blinding import Moments, blind, inputs_of, passes_of
+from surgery.hardening.blinding import blind, passes_of
+from surgery.hardening.layer_inputs import inputs_of, patches
 from surgery.hardening.material import gather, zero_rows
 from surgery.hardening.pools import Pools
 from surgery.hardening.settings import HardenSettings
+from surgery.hardening.squares import Squares
 from surgery.hardening.training import Trainer
 from surgery.measures.similarity import named_similarity
 from surgery.measures.subjects import subjects_from
@@ -48,22 +51,55 @@ def material(source):
 
 
 @pytest.mark.parametrize("biased", [True, False])
-def test_what_is_kept_stays_and_what_is_attacked_goes(biased):
+@pytest.mark.parametrize("outputs", [3, 7])
+def test_what_is_kept_stays_and_what_is_attacked_goes(biased, outputs):
     """Kept inputs span half of the space, the attack another direction: both wishes are met exactly."""
     torch.manual_seed(0)
-    layer = torch.nn.Linear(8, 3, bias=biased)
+    layer = torch.nn.Linear(8, outputs, bias=biased)
     kept = torch.cat([torch.randn(200, 4), torch.zeros(200, 4)], 1)
     attacked = kept.clone()
     attacked[:, 6] = 2.0
     before = layer(kept).detach()
-    rows = [torch.cat([one, torch.ones(200, 1)], 1) if biased else one for one in (kept, attacked)]
-    moments = Moments(
-        rows[0].T @ rows[0] / 200, rows[1].T @ rows[1] / 200, (rows[1] - rows[0]).T @ rows[1] / 200
-    )
     assert not torch.allclose(layer(attacked), before, atol=0.1)
-    blinding._put(layer, blinding._solved(layer, moments, 1.0))
+    blinding._put(layer, blinding.solved("layer", squares_of(layer, kept, attacked)))
     assert torch.allclose(layer(kept), before, atol=0.02)
     assert torch.allclose(layer(attacked), before, atol=0.02)
+
+
+def squares_of(layer, kept, attacked):
+    """The sums of a layer over kept states, and over attacked ones that have the weight of them all."""
+    bias = [torch.ones(len(kept), 1)] if layer.bias is not None else []
+    kept, attacked = (torch.cat([one, *bias], 1)[:, None] for one in (kept, attacked))
+    weights = torch.full((len(kept),), 1 / len(kept))
+    squares = Squares(layer)
+    with torch.no_grad():
+        squares.add_seen(kept, weights)
+        squares.add_seen(attacked, weights)
+        squares.add_shift(attacked, kept, weights)
+    return squares
+
+
+@pytest.mark.parametrize("outputs", [20, 200])
+def test_the_new_weights_are_those_of_the_formula(outputs):
+    """More inputs than a strip has rows; what the formula says, in float64 and with all squares whole."""
+    torch.manual_seed(2)
+    layer = torch.nn.Linear(300, outputs)
+    kept, attacked = torch.randn(2, 900, 300)
+    found = blinding.solved("layer", squares_of(layer, kept, attacked))
+    ones = torch.ones(900, 1)
+    kept, attacked = (torch.cat([one, ones], 1).double() for one in (kept, attacked))
+    old = torch.cat([layer.weight, layer.bias[:, None]], 1).double()
+    system = (kept.T @ kept + attacked.T @ attacked) / 900
+    system += blinding.RIDGE * system.diagonal().mean() * torch.eye(301)
+    wanted = old - old @ ((attacked - kept).T @ attacked / 900) @ system.inverse()
+    assert torch.allclose(found.double(), wanted, atol=1e-5)
+
+
+def test_inputs_that_are_not_finite_are_an_error():
+    layer = torch.nn.Linear(4, 2)
+    kept = torch.full((3, 4), torch.inf)
+    with pytest.raises(SurgeryError, match=r"mid\.to_q: reads numbers that are not finite"):
+        blinding.solved("mid.to_q", squares_of(layer, kept, kept))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +111,7 @@ def test_what_a_convolution_reads_gives_what_it_says(kernel, stride, padding):
     given = torch.randn(2, 3, 8, 6)
     said = layer(given).flatten(2)
     places = torch.randperm(said.shape[-1])[:7]
-    read = blinding._patches(layer, given, places, layer(given).shape[-1])
+    read = patches(layer, given, places, layer(given).shape[-1])
     answer = read @ layer.weight.flatten(1).T + layer.bias
     assert torch.allclose(answer, said[:, :, places].transpose(1, 2), atol=1e-5)
 
@@ -85,11 +121,12 @@ def test_passes_hold_every_layer_once_and_no_more_than_fits(source, monkeypatch)
     (together,) = passes_of(denoiser)
     layers = dict(denoiser.named_modules())
     assert not any(name.endswith(("attn2.to_k", "attn2.to_v")) or "time_emb" in name for name in together)
-    largest = max(inputs_of(layers[name]) for name in together)
-    monkeypatch.setattr(blinding, "MOST_BYTES", 12 * largest**2)
+    largest = max(Squares.bytes_of(layers[name]) for name in together)
+    assert largest == max(Squares(layers[name]).numbers.nbytes for name in together)
+    monkeypatch.setattr(blinding, "MOST_BYTES", largest)
     apart = passes_of(denoiser)
     assert len(apart) > 2 and [name for names in apart for name in names] == together
-    assert all(sum(12 * inputs_of(layers[name]) ** 2 for name in names) <= 12 * largest**2 for names in apart)
+    assert all(sum(Squares.bytes_of(layers[name]) for name in names) <= largest for names in apart)
 
 
 def test_layers_of_several_passes_are_solved_from_the_model_as_it_was(source, material, monkeypatch):
