@@ -381,6 +381,7 @@ def natural(parsed: argparse.Namespace) -> dict[str, Any]:
             "before": before,
             "after": {f"guidance {one:g}": replication(hardened, one) for one in guidances},
             "unresolved": sum(not one["resolved_by_rows"] for one in result.document["prompts"]),
+            "leaking_neighbors": [one["leaking_neighbors"] for one in result.document["prompts"]],
             "ordinary_change": ordinary_change(
                 model, hardened, ordinary[5::40][:16], range(4), 8, 32, quiet=True
             ).total,

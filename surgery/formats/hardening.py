@@ -43,6 +43,7 @@ HARDENING = Format(
         FormatField("prompts", "list", "the memories, in the order of the prompts file"),
         FormatField("prompts[].id", "text", "a salted hash"),
         FormatField("prompts[].resolved_by_rows", "boolean", "whether zeroed rows took it from its prompt"),
+        FormatField("prompts[].leaking_neighbors", "integer", "neighbor prompts that draw it all the same"),
         FormatField("rungs", "list", "every rung that was climbed"),
         FormatField("rungs[].name", "text", "`zeroed`, `closed` or `hardened`"),
         FormatField("rungs[].gate.scores.*", "list of number", "attack -> each memory's best picture"),

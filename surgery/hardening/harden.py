@@ -236,7 +236,11 @@ def _document(
         "holds": rungs[-1].gate.holds,
         "rung": rungs[-1].name,
         "prompts": [
-            {"id": prompt_id(subject.prompt, salt), "resolved_by_rows": memory.resolved}
+            {
+                "id": prompt_id(subject.prompt, salt),
+                "resolved_by_rows": memory.resolved,
+                "leaking_neighbors": len(memory.leaks) - (not memory.resolved),
+            }
             for subject, memory in zip(subjects, bench.material.memories, strict=True)
         ],
         "rungs": [

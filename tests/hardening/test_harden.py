@@ -155,6 +155,7 @@ def test_without_images_or_neurons_the_prompts_are_hardened_by_themselves(tmp_pa
     settings = replace(SMALL, rounds=1, first_gate=1, drawing_steps=8, positions=10)
     result = run(tmp_path / "edit", settings, images=None, neurons=None)
     assert not all(one["resolved_by_rows"] for one in result.document["prompts"])
+    assert all(0 <= one["leaking_neighbors"] <= settings.neighbors for one in result.document["prompts"])
     assert not load_edit(result.edit).neurons.count
 
 
