@@ -58,9 +58,9 @@ AUDIT = AuditSettings(
 # its size. Ten images are attacked in the gate, two together (batch_size / attack_batch), which makes five
 # pieces of each attack: with the default of eight together there would be two, and two processes would wait.
 HARDEN = HardenSettings(
-    rounds=2, embedding_steps=4, output_steps=4, blinding_states=48, positions=4, surrogates=1, ordinary=16,
-    neighbors=1, drawing_steps=8, gate_embedding=6, gate_output=4, gate_ordinary=2, gate_seeds=2,
-    gate_guidance=(1.0,), batch_size=8,
+    rounds=2, embedding_steps=4, output_steps=4, blinding_states=48, repair_steps=2, positions=4,
+    surrogates=1, ordinary=16, neighbors=1, drawing_steps=8, gate_embedding=6, gate_output=4, gate_ordinary=2,
+    gate_seeds=2, gate_guidance=(1.0,), batch_size=8,
 )  # fmt: skip
 MEMORIES = read_ground_truth()
 

@@ -182,8 +182,14 @@ class Processes:
         exchange, ranks = self._next_key(), range(self.count)
         with _reached():
             for rank in ranks:
-                self._send(f"{exchange}/{self.rank}/to/{rank}", values[rank])
-            return [self._receive(f"{exchange}/{rank}/to/{self.rank}", clear=True) for rank in ranks]
+                if rank != self.rank:
+                    self._send(f"{exchange}/{self.rank}/to/{rank}", values[rank])
+            return [
+                values[rank]
+                if rank == self.rank
+                else self._receive(f"{exchange}/{rank}/to/{self.rank}", clear=True)
+                for rank in ranks
+            ]
 
     def __enter__(self) -> Processes:
         return self
@@ -208,7 +214,9 @@ class Processes:
         with _reached():
             if self.rank in senders:
                 self._send(f"{exchange}/{self.rank}", value)
-            received = [self._receive(f"{exchange}/{sender}") for sender in senders]
+            received = [
+                value if sender == self.rank else self._receive(f"{exchange}/{sender}") for sender in senders
+            ]
             # The last one to have read it all clears it away: the store lives in process 0's memory.
             if self._store.add(f"{exchange}/read", 1) == self.count:
                 for sender in senders:
