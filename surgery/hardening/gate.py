@@ -1,8 +1,9 @@
 """The gate: do held-out attacks, and a look at ordinary prompts, find the hardened model in order?
 
 Attacks have seeds that training never saw and are longer than those in the loop; every image is attacked at
-once, and so are pictures that no model saw. An image is found where one of its pictures is a replica, or
-scores above the highest control by more than the margin. The gate holds where none is found and ordinary
+once, and so are pictures that no model saw. An image is found where one of its pictures is a replica and no
+control's is, or scores above the highest control by more than the margin: long attacks draw pictures that no
+model saw, too. The gate holds where none is found and ordinary
 prompts, and neighbors, changed no more than allowed.
 
 Ordinary prompts are compared with SOURCE; neighbors with SOURCE without the rows, because a prompt that keeps
@@ -13,7 +14,7 @@ The gate says when to stop. It is no audit: `surgery audit` judges with attacks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -108,17 +109,29 @@ def ask_gate(
     scores = {name: values[:memories] for name, values in scores.items()}
     changes = answers[len(attacks) :]
     change, near_change = _mean(changes[: len(asked)]), _mean(changes[len(asked) :])
-    found = [
-        place
-        for place in range(memories)
-        if any(
-            values[place] >= similarity.threshold
-            or values[place] > max(controls[name]) + settings.gate_margin
-            for name, values in scores.items()
-        )
-    ]
+    found = found_among(scores, controls, similarity.threshold, settings.gate_margin)
     small = all(one is None or one <= settings.max_change for one in (change, near_change))
     return GateResult(scores, controls, found, change or 0.0, near_change, not found and small)
+
+
+def found_among(
+    scores: Mapping[str, Sequence[float]],
+    controls: Mapping[str, Sequence[float]],
+    threshold: float,
+    margin: float,
+) -> list[int]:
+    """The places of the memories that an attack finds, rising.
+
+    Args:
+        scores: attack -> the most alike of each memory's pictures; `controls` the same of the controls.
+        threshold: of a replica; margin: above the highest control.
+    """
+    found: set[int] = set()
+    for name, values in scores.items():
+        highest = max(controls[name])
+        least = min(threshold, highest + margin) if highest < threshold else highest + margin
+        found |= {place for place, value in enumerate(values) if value >= least}
+    return sorted(found)
 
 
 def _attacks(

@@ -7,7 +7,8 @@
 - `hardened`: the whole denoiser, against attacks on embeddings and on the outputs of cross-attention. A round
   repairs what the last one changed elsewhere, attacks, and makes every layer blind to what the attacks put
   into it (`surgery.hardening.blinding`). The first rounds know the triggers and need no attack. A round ends
-  blind, not repaired: repairing lets a little back in, which the next attacks find.
+  blind, not repaired: repairing lets a little back in, which the next attacks find. Where the gate finds no
+  image but too large a change, the next round repairs, and that alone.
 """
 
 from __future__ import annotations
@@ -210,15 +211,16 @@ def _round(
         stages[name] = {"sample_forwards": spent, "seconds": round(time.perf_counter() - started, 2)}
         return found
 
+    last = rounds[-1]["gate"] if rounds else None
+    gently = last is not None and not last["found"]  # nothing is left to find, but too much else changed
     if number and settings.blinding:  # before the attack, which sees what repairing lets back in
         repaired = stage("repair", lambda: trainer.repair(number))
         agree()
-    if number >= free_rounds(settings, trainer.by_output):
+    is_repaired_only = gently and settings.blinding > 0
+    if number >= free_rounds(settings, trainer.by_output) and not is_repaired_only:
         stage("attack", lambda: attack(trainer.student, bench, settings, pools, number))
-    if settings.blinding:
+    if settings.blinding and not is_repaired_only:
         stage("blind", lambda: _blind(trainer, pools, settings, number))
-    last = rounds[-1]["gate"] if rounds else None
-    gently = last is not None and not last["found"]
     terms = stage("train", lambda: trainer.round(pools, number, gently))
     if settings.steps:
         agree()

@@ -13,7 +13,7 @@ from surgery.cli import main
 from surgery.errors import UsageError
 from surgery.hardening import ladder
 from surgery.hardening.estimate import estimate
-from surgery.hardening.gate import GateResult
+from surgery.hardening.gate import GateResult, found_among
 from surgery.hardening.settings import HardenSettings
 from surgery.model.injection import text_attentions
 from surgery.model.pipeline import load_pipeline
@@ -191,6 +191,36 @@ def test_the_estimate_bounds_what_was_spent(once, capsys, tmp_path):
     command = ["harden", str(PLANTED_FOLDER), "--prompts", str(prompts), "-o", str(tmp_path / "edit")]
     assert main([*command, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["prompts"] == 2 and not (tmp_path / "edit").exists()
+
+
+@pytest.mark.parametrize(
+    ("scores", "controls", "found"),
+    [
+        ([0.49, 0.51, 0.9], [0.2, 0.45], [1, 2]),  # replicas, and no control is one
+        ([0.29, 0.31, 0.1], [0.2, 0.1], [1]),  # above the controls by more than the margin
+        ([0.55, 0.59, 0.61], [0.2, 0.51], [2]),  # controls are drawn as well: only what is above them
+    ],
+)
+def test_an_image_is_found_beside_the_controls(scores, controls, found):
+    assert found_among({"a": scores}, {"a": controls}, 0.5, 0.1) == found
+    assert found_among({"a": scores, "b": [0.0] * 3}, {"a": controls, "b": [0.0]}, 0.5, 0.1) == found
+
+
+def test_where_only_the_change_is_too_large_a_round_repairs(tmp_path, monkeypatch):
+    """The gate says of the first round that nothing is found but too much changed."""
+    asked = []
+    real = ladder.ask_gate
+
+    def ask(*given):
+        asked.append(given[-1])
+        return replace(real(*given), found=[], holds=len(asked) == 2)
+
+    monkeypatch.setattr(ladder, "ask_gate", ask)
+    settings = replace(SMALL, rounds=3, first_gate=1, further_steps=0, repair_steps=1)
+    result = run(tmp_path / "edit", settings)
+    first, second = result.document["rungs"][0]["rounds"]
+    assert {"attack", "repair"} & first["stages"].keys() == set() and "blind" in first["stages"]
+    assert "repair" in second["stages"] and not {"attack", "blind"} & second["stages"].keys()
 
 
 def test_the_gate_counts_what_is_found():
