@@ -15,9 +15,11 @@ mask as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from surgery.localization.joint.budget import Point, frontier
 from surgery.localization.joint.live import LivePrompts
@@ -52,6 +54,7 @@ def find_joint_mask(
     records: Sequence[PromptRecord],
     ordinary: Sequence[str],
     settings: LocalizeSettings,
+    images: Mapping[str, torch.Tensor] | None = None,
 ) -> JointResult:
     """One mask for all prompts that passed the gate.
 
@@ -60,6 +63,7 @@ def find_joint_mask(
         records: of the corpus, each localized by itself.
         ordinary: captions without a memory; some, evenly spread, are drawn.
         settings: what to do.
+        images: prompt -> the latent [channels, height, width] of its training image.
 
     Raises:
         SurgeryError: the denoiser fails.
@@ -71,9 +75,8 @@ def find_joint_mask(
         )
     step = max(1, len(ordinary) // ORDINARY_PROMPTS)
     work = Work()
-    live = LivePrompts(
-        model, [record.prompt for record in memorized], ordinary[::step][:ORDINARY_PROMPTS], settings, work
-    )
+    chosen, captions = ordinary[::step][:ORDINARY_PROMPTS], [record.prompt for record in memorized]
+    live = LivePrompts(model, captions, chosen, settings, work, images)
     return _Run(live, memorized, settings, work).result()
 
 
@@ -87,14 +90,14 @@ class _Run:
         self.work = work
         self.search = JointSearch(live)
         # Sets of prompts that can't be judged are taken as found.
-        self.given = self._union(set(self.records) - set(live.captions))
+        others = set(self.records) - set(live.captions)
+        self.given = frozenset[int]().union(*(self._set(caption) for caption in others))
         self.fresh: dict[int, float] = {}
 
     def result(self) -> JointResult:
         """Search, confirm, keep to the budget."""
         with self.work.stage("joint: search"):
-            found = self.search.run(self.given | self._union(self.live.captions))
-            found.off |= self.given
+            found = self.search.run(self._own(), self.given)
         with self.work.stage("joint: fresh seeds"):
             self._confirm(found)
         with self.work.stage("joint: ordinary prompts"):
@@ -103,13 +106,13 @@ class _Run:
         kept, change = self._within_budget(found, change)
         return self._written(found, kept, change, points)
 
-    def _union(self, captions: Any) -> Mask:
-        sets = [
-            self.live.mask(self.records[caption].refined)
-            for caption in captions
-            if self.records[caption].outcome == LOCALIZED
-        ]
-        return frozenset().union(*sets)
+    def _set(self, caption: str) -> Mask:
+        """What the prompt's own search ended with, if it broke the memory."""
+        record = self.records[caption]
+        return self.live.mask(record.refined) if record.outcome == LOCALIZED else frozenset()
+
+    def _own(self) -> dict[int, Mask]:
+        return {number: self._set(caption) for number, caption in enumerate(self.live.captions)}
 
     def _confirm(self, found: JointMask) -> None:
         """Try the mask on fresh seeds, and grow it for the prompts that come back there."""
@@ -201,6 +204,7 @@ class _Run:
             replica = live.replicas[caption]
             entry: dict[str, Any] = {
                 "broken": None,
+                "against": "own replica" if replica.mask is None else "training image",
                 "own": _rounded(replica.own),
                 "level": _rounded(replica.level),
             }
