@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from surgery.localization.criteria import Criterion, Gate
+from surgery.localization.criteria import Criterion
 from surgery.localization.distribution import Distribution
 from surgery.localization.fixed import fixed_mask
 from surgery.localization.likeness import correlation, differences
@@ -101,17 +101,11 @@ class TargetGone(Criterion):
         table[rows, columns] = table[columns, rows] = correlation(changes[rows], changes[columns])
         return table
 
-    def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        score = self.score_of({self._part: float(pairwise.diagonal().max())})
-        return Gate(score, tuple(range(len(pairwise))) if score > threshold else ())
+    def gate_score(self, pairwise: torch.Tensor) -> float:
+        return self.score_of({self._part: float(pairwise.diagonal().max())})
 
-    def scores(self, seen: Predictions) -> list[float]:
-        return [self.gate(self.pairwise(one, seen.window), 0.0).score for one in seen.sketches]
-
-    def bound(
-        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        return self.score_of(self.parts(ablated, unablated, seeds, window))
+    def looked_at(self, seen: Predictions) -> torch.Tensor:
+        return seen.sketches
 
     def parts(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window

@@ -11,7 +11,7 @@ import torch
 from surgery.localization.joint.attribution import attribute
 from surgery.localization.joint.ordinary import OrdinarySample
 from surgery.localization.joint.replicas import Replica, replica_of
-from surgery.localization.joint.search import Mask
+from surgery.localization.joint.system import Mask
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
@@ -101,12 +101,14 @@ class LivePrompts:
             return False
         if len(latents) > 1:
             drawn = torch.cat([drawn, self._drawn(caption, latents[1:], off)])
-        self._by_likeness(caption, replica.scores(drawn))
-        if replica.is_broken(drawn):
-            return True
-        if float(replica.scores(drawn).max()) <= replica.threshold:
+        scores = replica.scores(drawn)
+        self.latents[caption] = latents[scores.cpu().argsort(descending=True)]
+        if float(scores.max()) > replica.threshold:
+            return False
+        if replica.is_replaced(drawn):
             self._came_instead[prompt, off] = drawn
-        return False
+            return False
+        return True
 
     def effects(self, prompt: int, off: Mask) -> tuple[numpy.ndarray, float]:
         """One attribution at the likest seeds, with these neurons off.
@@ -153,10 +155,6 @@ class LivePrompts:
 
     def _fresh(self, number: int) -> torch.Tensor:
         return seeded_latents(self.model, self.settings.confirm_seed + number, self.settings.confirm_seeds)
-
-    def _by_likeness(self, caption: str, scores: torch.Tensor) -> None:
-        """Order the prompt's seeds, the likest first."""
-        self.latents[caption] = self.latents[caption][scores.cpu().argsort(descending=True)]
 
     def _drawn(self, caption: str, latents: torch.Tensor, off: Mask) -> torch.Tensor:
         return self.sampler.draw(latents, self.conditioning[caption], self.neuron_set(off))

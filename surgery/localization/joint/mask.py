@@ -23,7 +23,8 @@ import torch
 
 from surgery.localization.joint.budget import Point, frontier
 from surgery.localization.joint.live import LivePrompts
-from surgery.localization.joint.search import JointMask, JointSearch, Mask
+from surgery.localization.joint.search import JointMask, JointSearch
+from surgery.localization.joint.system import Mask
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, PromptRecord
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import LiveModel
@@ -100,6 +101,7 @@ class _Run:
             found = self.search.run(self._own(), self.given)
         with self.work.stage("joint: fresh seeds"):
             self._confirm(found)
+            self.search.certify(found)
         with self.work.stage("joint: ordinary prompts"):
             change = self._measured(found.off)
         points = frontier(found.certificates, self.live.costs)
@@ -118,26 +120,27 @@ class _Run:
         """Try the mask on fresh seeds, and grow it for the prompts that come back there."""
         if not self.settings.confirm_seeds:
             return
+        suspects = [*found.certificates]
         for number in range(CONFIRMATIONS):
-            failed = self._failing(found, number)
-            if not failed or number + 1 == CONFIRMATIONS:
+            suspects = self._failing(found, [one for one in suspects if one in found.certificates], number)
+            if not suspects:
                 break
-            before = found.off
-            self.search.mend(found, [*found.certificates])
-            if found.off == before:
-                break
-        for prompt in failed:
+            if number + 1 < CONFIRMATIONS:
+                self.search.mend(found, suspects)
+        for prompt in suspects:
             found.certificates.pop(prompt, None)
-        found.stays = tuple(sorted({*found.stays, *failed}))
+        found.stays = tuple(sorted({*found.stays, *suspects}))
+        self.search.mend(found, [*found.certificates])
 
-    def _failing(self, found: JointMask, number: int) -> list[int]:
+    def _failing(self, found: JointMask, prompts: Sequence[int], number: int) -> list[int]:
+        """Those of the prompts that are not broken at the fresh seeds of this number."""
         failed = []
-        for prompt in list(found.certificates):
+        for prompt in prompts:
             broken, self.fresh[prompt] = self.live.on_fresh_seeds(prompt, found.off, number)
-            self.search.evaluations += 1
+            self.search.asked.evaluations += 1
             if not broken:
                 failed.append(prompt)
-                self.search.forget(prompt)
+                self.search.asked.forget(prompt)
         return failed
 
     def _measured(self, off: Mask) -> float:
@@ -170,12 +173,12 @@ class _Run:
         more = [
             prompt
             for prompt in found.certificates
-            if prompt not in point.prompts and self.search.is_broken(prompt, point.off)
+            if prompt not in point.prompts and self.search.asked.is_broken(prompt, point.off)
         ]
         return Point(point.off, (*point.prompts, *more))
 
     def _written(self, found: JointMask, kept: Point, change: float, points: Sequence[Point]) -> JointResult:
-        live, evaluations = self.live, self.search.evaluations
+        live, evaluations = self.live, self.search.asked.evaluations
         estimate: Callable[[Mask], float] = lambda off: _rounded(live.ordinary.estimate(sorted(off)))  # noqa: E731
         rows = [
             {"neurons": len(one.off), "prompts": len(one.prompts), "estimated_change": estimate(one.off)}
@@ -195,7 +198,7 @@ class _Run:
             "ordinary_prompts": live.ordinary.prompts,
             "evaluations": evaluations,
             "most_evaluations": math.ceil(live.prompts * (math.log2(len(found.off) + 1) + 2)),
-            "attributions": self.search.attributions,
+            "attributions": self.search.asked.attributions,
             "frontier": rows,
             "work": self.work.as_json(),
         }

@@ -3,19 +3,12 @@
 It knows no model: a `System` says whether a prompt is broken with a set off (a test), what each neuron would
 do to a prompt, to first order (an attribution), and what each would cost.
 
-A **promise** is the share of what a prompt lacks that a neuron is believed to bring: the largest that an
-attribution said, or 1 / n where the prompt's own search ended with it as one of n. Promises are beliefs: they
-decide what is tested first, and nothing else.
-
-1. **Grow.** While prompts are not broken: attribute them with the mask in place, and add the neurons of the
-   greatest promise per cost, where the promise is summed over the prompts not yet broken and never counts
-   more than what a prompt still lacks. At most 2 neurons a prompt (8 at least) in the first round, twice as
-   many in each further one. This is the greedy algorithm for covering problems (Wolsey 1982), in rounds.
+1. **Grow** a mask that breaks all prompts (`surgery.localization.joint.growth`).
 2. **Certificates.** A prompt's certificate is a small part of the mask that breaks its memory by itself: a
-   prefix of the mask's neurons ranked by worth (the prompt's promise, times what all prompts owe to the
-   neuron, per cost). The promises say where it may end; from there, double or halve, then bisect to within a
-   quarter. The hardest prompts come first. A prompt that the certificates so far break already needs no
-   further neuron, and gets its certificate among them. What is in no certificate leaves.
+   prefix of the mask's neurons ranked by worth. The promises say where it may end; from there, double or
+   halve, then bisect to within a quarter. The hardest prompts come first. A prompt that the certificates so
+   far break already needs no further neuron, and gets its certificate among them. What is in no certificate
+   leaves.
 3. **Release.** Neurons of few certificates and high cost come first, those that many prompts share last. A
    group leaves if every prompt whose certificate it touches stays broken; groups double when they leave and
    are halved when they do not. No other prompt needs a test: its certificate is still off. Groups are halved
@@ -33,44 +26,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy
 
-Mask = frozenset[int]
+from surgery.localization.joint.growth import CHUNK, Growth
+from surgery.localization.joint.system import NO_EFFECT, Asked, Mask, System
 
-FIRST_CHUNK = 8
-CHUNK = 2  # neurons a prompt in the first round
-ROUNDS = 16  # of growth: 8 + 16 + 32 + ... exceeds any model's neurons long before
 MENDINGS = 3
 PARTS = 32  # that a mask is released in, at least
 HOPEFUL = 0.5  # a mask that promises a prompt less than this share is not worth a test
-NO_EFFECT = 1e-9
-
-
-class System(Protocol):
-    """Prompts and neurons, both numbered from 0."""
-
-    @property
-    def prompts(self) -> int:
-        """How many prompts there are."""
-
-    @property
-    def neurons(self) -> int:
-        """How many neurons may be chosen."""
-
-    def broken(self, prompt: int, off: Mask) -> bool:
-        """Whether the prompt's memory is broken with these neurons off: one test."""
-
-    def effects(self, prompt: int, off: Mask) -> tuple[numpy.ndarray, float]:
-        """First-order effects with these neurons off: one attribution.
-
-        Returns:
-            [neurons] how far each one brings the prompt (negative: back), and how far it has to go.
-        """
-
-    def costs(self, off: Mask) -> numpy.ndarray:
-        """[neurons] what each neuron would cost on top of those that are off, above 0."""
 
 
 @dataclass
@@ -98,20 +62,13 @@ class JointSearch:
         system: what is searched.
 
     Attributes:
-        evaluations: tests made; `attributions`: attributions made.
-        rounds: prompt -> how many rounds of growth it took part in: how hard it is to break.
-        promises: [prompts, neurons], see the module.
+        asked: the system with its answers, and how many there were.
     """
 
     def __init__(self, system: System) -> None:
-        self.system = system
-        self.evaluations = 0
-        self.attributions = 0
-        self.promises = numpy.zeros((system.prompts, system.neurons))
-        self._own = numpy.zeros_like(self.promises)
-        self.rounds = Counter[int]()
-        self.returns = Counter[int]()  # prompt -> how often it came back in the release
-        self._known: dict[tuple[int, Mask], bool] = {}
+        self.asked = Asked(system)
+        self._growth = Growth(self.asked)
+        self._returns = Counter[int]()  # prompt -> how often it came back in the release
 
     def run(self, own: Mapping[int, Mask] | None = None, given: Iterable[int] = ()) -> JointMask:
         """The mask for all prompts.
@@ -120,73 +77,48 @@ class JointSearch:
             own: prompt -> what its own search ended with.
             given: neurons that are off in any case.
         """
-        everyone = range(self.system.prompts)
+        everyone = range(self.asked.system.prompts)
         base = frozenset(given)
-        for prompt, one in (own or {}).items():
-            self._own[prompt, list(one)] = 1 / max(1, len(one))
-        self.promises = self._own.copy()
-        off, stays = self.grow(base, everyone)
+        self._growth.believe(own or {})
+        off, stays = self._growth.grow(base, everyone)
         found = JointMask(off, stays=stays, grown=len(off))
         served = [prompt for prompt in everyone if prompt not in stays]
         self._gather(found, served, base)
         self._release(found, base)
-        return self.mend(found, served)
+        self.mend(found, served)
+        return found
 
-    def grow(self, off: Mask, prompts: Iterable[int]) -> tuple[Mask, tuple[int, ...]]:
-        """A larger mask that breaks these prompts, and those of them that no addition breaks."""
-        waiting = [prompt for prompt in prompts if not self.is_broken(prompt, off)]
-        most = max(FIRST_CHUNK, CHUNK * len(waiting))
-        for _ in range(ROUNDS):
-            if not waiting:
-                break
-            self.rounds.update(waiting)
-            promises = numpy.stack([self._attribute(prompt, off) for prompt in waiting])
-            added = self._chunk(promises, off, min(most, FIRST_CHUNK * len(waiting)))
-            if not added:
-                break
-            off, most = off | added, 2 * most
-            waiting = [prompt for prompt in waiting if not self.is_broken(prompt, off)]
-        return off, tuple(waiting)
-
-    def is_broken(self, prompt: int, off: Mask) -> bool:
-        """The system's word, asked for once; with nothing off, no memory is broken."""
-        if not off:
-            return False
-        if (prompt, off) not in self._known:
-            self.evaluations += 1
-            self._known[prompt, off] = self.system.broken(prompt, off)
-        return self._known[prompt, off]
-
-    def forget(self, prompt: int) -> None:
-        """The prompt is judged by more than before: what is known of it no longer holds."""
-        self._known = {key: value for key, value in self._known.items() if key[0] != prompt}
-
-    def mend(self, found: JointMask, served: Sequence[int]) -> JointMask:
-        """Test the prompts under the mask; add to it, in place, for those that came back."""
-        came_back = [prompt for prompt in served if not self.is_broken(prompt, found.off)]
+    def mend(self, found: JointMask, prompts: Sequence[int]) -> None:
+        """Test these prompts under the mask; add to it, in place, for those that came back."""
+        came_back = self.asked.coming_back(prompts, found.off)
         for _ in range(MENDINGS):
+            if not came_back:
+                break
             base = found.off
-            grown, stuck = self.grow(base, came_back)
+            grown, stuck = self._growth.grow(base, came_back)
             mended = [prompt for prompt in came_back if prompt not in stuck]
             found.off = self._trimmed(base, grown, mended)
             if found.off == base:
                 break
             found.certificates |= dict.fromkeys(mended, found.off)
-            came_back = [prompt for prompt in served if not self.is_broken(prompt, found.off)]
+            came_back = self.asked.coming_back(prompts, found.off)
         for prompt in came_back:
             found.certificates.pop(prompt, None)
+        found.stays = tuple(sorted({*found.stays, *came_back}))
+
+    def certify(self, found: JointMask) -> None:
+        """Give a smaller certificate to every prompt that has none but a whole mask."""
         for prompt, one in list(found.certificates.items()):
             if not one < found.off:
                 found.certificates[prompt] = self._certificate(prompt, found.off)
-        found.stays = tuple(sorted({*found.stays, *came_back}))
-        return found
 
     def _gather(self, found: JointMask, prompts: Sequence[int], base: Mask) -> None:
         """Keep certificates until they break every prompt, those that were hardest to break first."""
         kept = base
         free = []
-        for prompt in sorted(prompts, key=lambda prompt: -self.rounds[prompt]):
-            if self.promises[prompt, list(kept)].sum() >= HOPEFUL and self.is_broken(prompt, kept):
+        for prompt in sorted(prompts, key=lambda prompt: -self._growth.rounds[prompt]):
+            hopeful = self._growth.promises[prompt, list(kept)].sum() >= HOPEFUL
+            if hopeful and self.asked.is_broken(prompt, kept):
                 free.append(prompt)
             else:
                 found.certificates[prompt] = self._certificate(prompt, found.off)
@@ -197,28 +129,22 @@ class JointSearch:
 
     def _certificate(self, prompt: int, off: Mask) -> Mask:
         """A small part of a mask that is known to break the prompt."""
-        order = self.ranked(prompt, off)
+        order = self._growth.ranked(prompt, off)
 
         def breaks(count: int) -> bool:
-            return count == len(order) or self.is_broken(prompt, frozenset(order[:count]))
+            return count == len(order) or self.asked.is_broken(prompt, frozenset(order[:count]))
 
-        promised = self.promises[prompt, order].cumsum()
+        promised = self._growth.promises[prompt, order].cumsum()
         number = min(len(order), 1 + int(numpy.searchsorted(promised, 1 - NO_EFFECT)))
         return frozenset(order[: _near(breaks, number, len(order))])
 
-    def ranked(self, prompt: int, off: Mask) -> list[int]:
-        """The neurons of a mask by their worth to a prompt, most first."""
-        shares = self.promises / self.promises.sum(1, keepdims=True).clip(NO_EFFECT)
-        worth = shares[prompt] * shares.sum(0) / self.system.costs(frozenset())
-        return sorted(off, key=lambda neuron: (-worth[neuron], -shares[:, neuron].sum(), neuron))
-
     def _release(self, found: JointMask, base: Mask) -> None:
-        costs = self.system.costs(frozenset())
+        costs = self.asked.system.costs(frozenset())
         shares = {neuron: sum(neuron in one for one in found.certificates.values()) for neuron in found.off}
         waiting = sorted(
             found.off - base, key=lambda neuron: (-costs[neuron] / max(1, shares[neuron]), neuron)
         )
-        least = -(-len(waiting) // max(PARTS, CHUNK * self.system.prompts))
+        least = -(-len(waiting) // max(PARTS, CHUNK * self.asked.system.prompts))
         whole: set[int] = set()  # prompts whose certificate is, by now, all that is off
         size = least
         while waiting:
@@ -229,60 +155,34 @@ class JointSearch:
                 for prompt in sorted(found.certificates, key=self._fragile)
                 if prompt in whole or found.certificates[prompt] & group
             ]
-            back = next((prompt for prompt in touched if not self.is_broken(prompt, rest)), None)
+            back = next((prompt for prompt in touched if not self.asked.is_broken(prompt, rest)), None)
             if back is None:
                 found.off, waiting, size = rest, waiting[size:], 2 * size
                 whole.update(touched)
                 continue
-            self.returns[back] += 1
+            self._returns[back] += 1
             if size <= least:
                 waiting = waiting[size:]
             else:
                 size = max(least, len(group) // 2)
-        for prompt in sorted(whole):
-            found.certificates[prompt] = self._certificate(prompt, found.off)
+        found.certificates |= dict.fromkeys(whole, found.off)
 
     def _fragile(self, prompt: int) -> tuple[int, int, int]:
-        return -self.returns[prompt], -self.rounds[prompt], prompt
+        return -self._returns[prompt], -self._growth.rounds[prompt], prompt
 
     def _trimmed(self, base: Mask, grown: Mask, prompts: Sequence[int]) -> Mask:
         """The base with no more of what was grown on it than these prompts need."""
         if not prompts or grown == base:
             return base
-        promised = self.promises[list(prompts)].sum(0) / self.system.costs(base)
-        order = sorted(grown - base, key=lambda neuron: (-promised[neuron], neuron))
+        order = self._growth.by_promise(grown - base, prompts, base)
 
         def breaks(count: int) -> bool:
             off = base.union(order[:count])
             return count == len(order) or all(
-                self.is_broken(prompt, off) for prompt in sorted(prompts, key=self._fragile)
+                self.asked.is_broken(prompt, off) for prompt in sorted(prompts, key=self._fragile)
             )
 
         return base.union(order[: _near(breaks, -(-len(order) // 2), len(order))])
-
-    def _chunk(self, promises: numpy.ndarray, off: Mask, most: int) -> Mask:
-        """The next neurons, at most so many; fewer where they already promise enough for every prompt."""
-        promises = promises.copy()
-        promises[:, list(off)] = 0
-        lacking = numpy.ones(len(promises))
-        added: set[int] = set()
-        while len(added) < most:
-            gain = numpy.minimum(promises, lacking[:, None].clip(0)).sum(0)
-            if gain.max() <= NO_EFFECT:
-                break
-            best = int((gain / self.system.costs(off | added)).argmax())
-            added.add(best)
-            lacking = lacking - promises[:, best]
-            promises[:, best] = 0
-        return frozenset(added)
-
-    def _attribute(self, prompt: int, off: Mask) -> numpy.ndarray:
-        """[neurons] the promises that hold for this prompt with these neurons off."""
-        self.attributions += 1
-        effects, lacking = self.system.effects(prompt, off)
-        share = numpy.clip(effects, 0, None) / max(lacking, NO_EFFECT)
-        self.promises[prompt] = numpy.maximum(self.promises[prompt], share)
-        return numpy.maximum(share, self._own[prompt])
 
 
 def _near(breaks: Callable[[int], bool], number: int, last: int) -> int:

@@ -64,6 +64,7 @@ def judged(system, own=None):
     """The mask found, with what must hold of every one checked."""
     search = JointSearch(system)
     found = search.run(own)
+    search.certify(found)
     everyone = set(range(system.prompts))
     # no neuron was released that is needed: whoever can be broken is
     assert {prompt for prompt in everyone if not system.broken(prompt, found.off)} == set(found.stays)
@@ -128,7 +129,7 @@ def test_a_memory_that_comes_back_when_another_s_neurons_go_is_localized_again()
     found, search = judged(Returning())
     assert found.off == {0, 1, 2}
     assert found.stays == ()
-    assert search.is_broken(1, frozenset({1}))  # alone, it seemed settled
+    assert search.asked.is_broken(1, frozenset({1}))  # alone, it seemed settled
 
 
 def test_two_memories_that_share_a_neuron_end_with_it_alone():
@@ -149,10 +150,11 @@ def test_a_prompt_that_nothing_breaks_is_named_and_costs_the_others_nothing():
 def test_a_budget_is_kept_exactly_and_who_fits_is_served(system, most):
     search = JointSearch(system)
     found = search.run()
+    search.certify(found)
     points = frontier(found.certificates, system.costs, lambda off: len(off) <= most)
     best = points[-1]
     assert len(best.off) <= most
-    assert all(search.is_broken(prompt, best.off) for prompt in best.prompts)
+    assert all(search.asked.is_broken(prompt, best.off) for prompt in best.prompts)
     for earlier, later in itertools.pairwise(points):
         assert earlier.off <= later.off
         assert set(earlier.prompts) < set(later.prompts)
@@ -169,4 +171,4 @@ def test_tests_grow_with_the_logarithm_of_what_is_kept():
     found, search = judged(system)
     kept = len(found.off)
     assert kept <= 8
-    assert search.evaluations <= system.prompts * (math.log2(kept) + 2) + 2 * kept
+    assert search.asked.evaluations <= system.prompts * (math.log2(kept) + 2) + 2 * kept
