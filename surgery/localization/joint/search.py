@@ -47,12 +47,14 @@ class JointMask:
             none.
         stays: the prompts whose memory the mask does not break.
         grown: how many neurons the mask had before the release.
+        loose: prompts whose certificate is a whole mask, not yet cut down.
     """
 
     off: Mask
     certificates: dict[int, Mask] = field(default_factory=dict)
     stays: tuple[int, ...] = ()
     grown: int = 0
+    loose: set[int] = field(default_factory=set)
 
 
 class JointSearch:
@@ -101,16 +103,17 @@ class JointSearch:
             if found.off == base:
                 break
             found.certificates |= dict.fromkeys(mended, found.off)
+            found.loose.update(mended)
             came_back = self.asked.coming_back(prompts, found.off)
         for prompt in came_back:
             found.certificates.pop(prompt, None)
         found.stays = tuple(sorted({*found.stays, *came_back}))
 
     def certify(self, found: JointMask) -> None:
-        """Give a smaller certificate to every prompt that has none but a whole mask."""
-        for prompt, one in list(found.certificates.items()):
-            if not one < found.off:
-                found.certificates[prompt] = self._certificate(prompt, found.off)
+        """Cut down the certificates that are whole masks."""
+        for prompt in sorted(found.loose & set(found.certificates)):
+            found.certificates[prompt] = self._certificate(prompt, found.off)
+        found.loose.clear()
 
     def _gather(self, found: JointMask, prompts: Sequence[int], base: Mask) -> None:
         """Keep certificates until they break every prompt, those that were hardest to break first."""
@@ -145,7 +148,6 @@ class JointSearch:
             found.off - base, key=lambda neuron: (-costs[neuron] / max(1, shares[neuron]), neuron)
         )
         least = -(-len(waiting) // max(PARTS, CHUNK * self.asked.system.prompts))
-        whole: set[int] = set()  # prompts whose certificate is, by now, all that is off
         size = least
         while waiting:
             group = frozenset(waiting[:size])
@@ -153,19 +155,19 @@ class JointSearch:
             touched = [
                 prompt
                 for prompt in sorted(found.certificates, key=self._fragile)
-                if prompt in whole or found.certificates[prompt] & group
+                if prompt in found.loose or found.certificates[prompt] & group
             ]
             back = next((prompt for prompt in touched if not self.asked.is_broken(prompt, rest)), None)
             if back is None:
                 found.off, waiting, size = rest, waiting[size:], 2 * size
-                whole.update(touched)
+                found.loose.update(touched)
                 continue
             self._returns[back] += 1
             if size <= least:
                 waiting = waiting[size:]
             else:
                 size = max(least, len(group) // 2)
-        found.certificates |= dict.fromkeys(whole, found.off)
+        found.certificates |= dict.fromkeys(found.loose, found.off)
 
     def _fragile(self, prompt: int) -> tuple[int, int, int]:
         return -self._returns[prompt], -self._growth.rounds[prompt], prompt
