@@ -3,14 +3,17 @@
 import json
 
 import pytest
+import torch
 
 from surgery.cli import main
 from surgery.localization.joint.live import LivePrompts
 from surgery.localization.settings import LocalizeSettings
+from surgery.measures.pictures import to_bytes_range, to_png
 from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
 from surgery.neurons import read_neurons
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
+from surgery.testbed.memories import draw_memory
 
 NAMES = ("flag", "mountain", "umbrella")  # one row; two memories that share a row
 SMALL = [
@@ -30,6 +33,10 @@ def localized(memories, tmp_path_factory):
     """Runs `localize --joint` with more words; the prompts' own records are made once, and kept."""
     folder = tmp_path_factory.mktemp("joint")
     (folder / "prompts.txt").write_text("\n".join(memory.caption for memory in memories))
+    (folder / "images").mkdir()
+    for number, memory in enumerate(memories, start=1):
+        picture = to_bytes_range(torch.from_numpy(draw_memory(memory)))
+        (folder / "images" / f"{number}.png").write_bytes(to_png(picture))
     (folder / "ordinary.txt").write_text("\n".join(read_ordinary_prompts()[::48]))
 
     def run(name, *more):
@@ -37,7 +44,7 @@ def localized(memories, tmp_path_factory):
         words = [
             "localize", str(PLANTED_FOLDER), "--prompts", str(folder / "prompts.txt"), "-o", str(output),
             "--ordinary", str(folder / "ordinary.txt"), "--journal", str(folder / "journal"),
-            *SMALL, *JOINT, *more,
+            "--images", str(folder / "images"), *SMALL, *JOINT, *more,
         ]  # fmt: skip
         return main(words), output
 
@@ -60,6 +67,7 @@ def test_one_mask_breaks_every_memory_and_holds_planted_rows_only(whole, memorie
     joint = document["joint"]
     assert (joint["prompts"], joint["judged"], joint["broken"]) == (3, 3, 3)
     assert joint["neurons"] == len(chosen) <= joint["union"]
+    assert {one["joint"]["against"] for one in document["prompts"]} == {"training image"}
     # at seeds that no search has seen nobody draws the picture any more, and everybody did
     settings = LocalizeSettings(joint=True, seeds=4, joint_seeds=2, joint_steps=2)
     live = LivePrompts(
