@@ -111,14 +111,15 @@ def run_scan(arguments: argparse.Namespace) -> None:
     }
     corpus = [caption for captions in kinds.values() for caption in captions]
     search = ScanSettings(miss=arguments.miss)
-    early = scan(model, corpus, settings=settings, calibration=calibration, search=search)
-    whole = scan(
-        model, corpus, settings=settings, calibration=calibration, search=replace(search, sequential=False)
-    )
+    how = {"settings": settings, "calibration": calibration, "detector": arguments.detector}
+    early = scan(model, corpus, search=search, **how)
+    whole = scan(model, corpus, search=replace(search, sequential=False), **how)
     seeds = {one.prompt: one.seeds for one in early.records}
     above = {one.prompt for one in whole.records if one.memorized}
     kept = {one.prompt for one in early.records if one.memorized}
-    print(f"{arguments.variant}, threshold {early.threshold:.4f}, miss {arguments.miss:g}")
+    print(
+        f"{arguments.variant}, {arguments.detector}, threshold {early.threshold:.4f}, miss {arguments.miss:g}"
+    )
     print(f"  {early.test.as_json()}")
     for name, captions in kinds.items():
         both = above & set(captions)
@@ -337,6 +338,7 @@ def main() -> None:
     parser.add_argument("--miss", type=float, default=ScanSettings().miss)
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--hashes", type=int, default=100_000)
+    parser.add_argument("--detector", default=DETECTOR, help="of `scan`")
     parser.add_argument("--calibration", metavar="FILE", help="read from here, or written here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -31,7 +31,7 @@ import torch
 from surgery.localization import registry
 from surgery.localization.predictions import Predictions
 
-STOPS = (2, 3, 5)  # numbers of seeds after which `scan` may stop
+STOPS = (2, 3, 4, 5, 7)  # numbers of seeds after which `scan` may stop
 FEWEST_PROMPTS, MOST_PROMPTS = 8, 128  # a line through fewer says too little; more only take memory
 
 
