@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.localization.joint.budget import frontier
-from surgery.localization.joint.search import JointSearch
+from surgery.localization.joint.search import JointSearch, _near
 
 
 class Additive:
@@ -172,3 +172,32 @@ def test_tests_grow_with_the_logarithm_of_what_is_kept():
     kept = len(found.off)
     assert kept <= 8
     assert search.asked.evaluations <= system.prompts * (math.log2(kept) + 2) + 2 * kept
+
+
+def test_what_the_prompts_own_searches_found_spares_tests():
+    # a switch each, and two prompts that share one; attributions see nothing of it
+    switches = [{0}, *({place} for place in range(16))]
+    system = Alternatives([[one] for one in switches], 40)
+    system.effects = lambda prompt, off: (numpy.full(40, 1e-3), 1.0)
+    own = {prompt: frozenset(one) for prompt, one in enumerate(switches)}
+    found, search = judged(system, own)
+    assert found.off == set(range(16))
+    assert [found.certificates[prompt] for prompt in range(17)] == [frozenset(one) for one in switches]
+    assert search.asked.evaluations <= 17 * (math.log2(16) + 2)
+    assert search.asked.attributions == 17
+
+
+@given(st.integers(1, 200), st.data())
+def test_a_prefix_is_found_to_within_a_quarter(last, data):
+    lowest, start = data.draw(st.integers(1, last)), data.draw(st.integers(1, last))
+    asked = []
+
+    def breaks(count):
+        assert 1 <= count <= last
+        asked.append(count)
+        return count >= lowest
+
+    found = _near(breaks, start, last)
+    assert lowest <= found
+    assert found - lowest < max(1, found // 4)
+    assert len(asked) <= 2 * abs(math.log2(lowest / start)) + 6
