@@ -74,14 +74,17 @@ def _draw_frontier(axes: Any, found: Plan) -> None:
     axes.annotate(
         f"{found.memorized} memorized", (0, found.memorized), textcoords="offset points", xytext=(4, -12)
     )
-    axes.plot([found.chosen.neurons], [found.chosen.prompts], marker="*", markersize=15, color=INK)
-    axes.annotate(
-        f"the set: {found.chosen.neurons} neurons, {found.chosen.prompts} prompts",
-        (found.chosen.neurons, found.chosen.prompts),
-        textcoords="offset points",
-        xytext=(-8, -22),
-        horizontalalignment="right",
+    chosen = f"the set: {found.chosen.neurons} neurons, {found.chosen.prompts} prompts"
+    axes.plot(
+        [found.chosen.neurons],
+        [found.chosen.prompts],
+        marker="*",
+        markersize=15,
+        color=INK,
+        linestyle="none",
+        label=chosen,
     )
+    axes.legend(loc="lower right", frameon=False)  # where a rising curve leaves room
     axes.set_xlabel("neurons off")
     axes.set_ylabel("prompts broken (at least)", color=MEMORY)
     axes.set_ylim(0, max(1, found.memorized) * 1.08)
