@@ -34,7 +34,7 @@ from surgery.measures.similarity import DEFAULT, named_similarity
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
-from surgery.model.sketches import own_guidance, sketches
+from surgery.model.sketches import ShortSampler, own_guidance
 from surgery.model.value_layers import value_layers
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
@@ -115,7 +115,7 @@ class Judge:
         mask = torch.from_numpy(memory.mask())
         counts = {}
         for guidance, predictor in self.drawing.items():
-            clean = sketches(predictor, self.fresh, conditioning, off, PICTURE_STEPS)
+            clean = ShortSampler(predictor, PICTURE_STEPS).draw(self.fresh, conditioning, off)
             drawn = to_unit_range(decode_latents(self.model, clean))
             likeness = self.similarity(drawn, target.expand_as(drawn), mask)
             counts[guidance] = int((likeness >= self.similarity.threshold).sum())

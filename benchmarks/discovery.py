@@ -2,6 +2,7 @@
 
     python benchmarks/discovery.py scan        [--variant planted|natural] [--titles N] [--descriptions N]
     python benchmarks/discovery.py one-in-many [--variant ...] [--captions 10000]
+    python benchmarks/discovery.py stops       [--variant ...] [--titles N] [--descriptions N]
     python benchmarks/discovery.py simulate    [--variant ...] [--titles N] [--captions 10000] [--runs 200]
     python benchmarks/discovery.py second-look [--variant ...] [--titles N] [--descriptions N]
     python benchmarks/discovery.py hashes      [--pictures 400] [--hashes 100000]
@@ -11,6 +12,8 @@ calibration did not run through the denoiser. `--calibration FILE` keeps the cal
 
 - `scan` looks at the held-out and the memorized captions twice, by the sequential test and with all seeds:
   seeds a caption, and which captions above the threshold the test stopped early.
+- `stops` asks what other stops and chances of a miss would make of the same captions, from one look at all
+  pairs of their seeds.
 - `one-in-many` is the real thing: one memorized caption at a random place among ordinary titles; 10,000 of
   them take about 25,000 sample-forwards.
 - `simulate` draws corpora of that size from the measured scores of the held-out titles (each with its scores
@@ -41,10 +44,12 @@ from surgery.localization.calibration import Calibration, calibrate, predictor_o
 from surgery.localization.calibration_file import read_calibration, write_calibration
 from surgery.localization.criteria import Gate
 from surgery.localization.discovery.hashes import as_array, distances, picture_hash
+from surgery.localization.discovery.looks import STOPS, Line, mean_pairs, telling_order
 from surgery.localization.discovery.near_duplicates import near_duplicates
 from surgery.localization.discovery.sequential import SequentialScorer, SequentialTest
 from surgery.localization.discovery.settings import ScanSettings
 from surgery.localization.one_prompt import PromptLocalizer
+from surgery.localization.predictions import Predictions
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, PromptRecord
 from surgery.localization.scan import scan
 from surgery.localization.search.evaluation import PromptEvaluator
@@ -111,14 +116,15 @@ def run_scan(arguments: argparse.Namespace) -> None:
     }
     corpus = [caption for captions in kinds.values() for caption in captions]
     search = ScanSettings(miss=arguments.miss)
-    early = scan(model, corpus, settings=settings, calibration=calibration, search=search)
-    whole = scan(
-        model, corpus, settings=settings, calibration=calibration, search=replace(search, sequential=False)
-    )
+    how = {"settings": settings, "calibration": calibration, "detector": arguments.detector}
+    early = scan(model, corpus, search=search, **how)
+    whole = scan(model, corpus, search=replace(search, sequential=False), **how)
     seeds = {one.prompt: one.seeds for one in early.records}
     above = {one.prompt for one in whole.records if one.memorized}
     kept = {one.prompt for one in early.records if one.memorized}
-    print(f"{arguments.variant}, threshold {early.threshold:.4f}, miss {arguments.miss:g}")
+    print(
+        f"{arguments.variant}, {arguments.detector}, threshold {early.threshold:.4f}, miss {arguments.miss:g}"
+    )
     print(f"  {early.test.as_json()}")
     for name, captions in kinds.items():
         both = above & set(captions)
@@ -128,6 +134,49 @@ def run_scan(arguments: argparse.Namespace) -> None:
         )
     for name, found in (("sequential", early), ("all seeds", whole)):
         print(f"  {name}: {found.work.unet_sample_forwards} sample-forwards, {found.work.seconds:.1f} s")
+
+
+def pair_scores(model: LiveModel, captions: list[str], settings: LocalizeSettings) -> numpy.ndarray:
+    """How alike the seeds of each caption are, [captions, seeds, seeds]."""
+    latents = seeded_latents(model, settings.seed, settings.seeds)
+    predictor, found = predictor_of(model, settings), []
+    for caption in captions:
+        noise = predictor.predict(latents, encode_prompts(model, [caption]))[None]
+        found.append(Predictions(noise, latents, lambda: latents).pairwise.double().numpy())
+    return numpy.concatenate(found)
+
+
+def run_stops(arguments: argparse.Namespace) -> None:
+    """See the module's docstring."""
+    model, settings = model_of(arguments.variant), LocalizeSettings()
+    listed = read_ordinary_prompts()
+    scored = [listed[place * len(listed) // SCORE_PROMPTS] for place in range(SCORE_PROMPTS)]
+    ordinary = pair_scores(model, scored, settings)
+    kinds = {
+        "titles": held_out_titles(arguments.titles),
+        "descriptions": held_out_descriptions(arguments.descriptions),
+        "memorized": [memory.caption for memory in read_ground_truth()],
+    }
+    pairs = {name: pair_scores(model, captions, settings) for name, captions in kinds.items()}
+    everyone, order = range(settings.seeds), telling_order(ordinary)
+    whole = mean_pairs(ordinary, everyone)
+    threshold = whole.mean() + 2 * whole.std(ddof=1)
+    print(f"{arguments.variant}, threshold {threshold:.4f}")
+    for miss in (0.01, 0.02, 0.05, 0.1):
+        for stops in ((2, 3, 5), STOPS):
+            lines = [
+                Line.through(whole.tolist(), mean_pairs(ordinary, order[:seeds]).tolist()) for seeds in stops
+            ]
+            bounds = [line.bound(threshold, miss / len(stops)) for line in lines]
+            told = []
+            for name, some in pairs.items():
+                looked = numpy.stack([mean_pairs(some, order[:seeds]) for seeds in stops], axis=1)
+                stopped = looked <= bounds
+                seeds = numpy.where(stopped.any(1), numpy.array(stops)[stopped.argmax(1)], settings.seeds)
+                above = mean_pairs(some, everyone) > threshold
+                lost = (above & stopped.any(1)).sum()
+                told.append(f"{name} {seeds.mean():.2f} ({lost} of {above.sum()} above it stopped)")
+            print(f"  miss {miss:g}, stops {stops}: {', '.join(told)}")
 
 
 def run_one_in_many(arguments: argparse.Namespace) -> None:
@@ -319,6 +368,7 @@ def run_hashes(arguments: argparse.Namespace) -> None:
 
 RUNS = {
     "scan": run_scan,
+    "stops": run_stops,
     "one-in-many": run_one_in_many,
     "simulate": run_simulation,
     "second-look": run_second_look,
@@ -337,6 +387,7 @@ def main() -> None:
     parser.add_argument("--miss", type=float, default=ScanSettings().miss)
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--hashes", type=int, default=100_000)
+    parser.add_argument("--detector", default=DETECTOR, help="of `scan`")
     parser.add_argument("--calibration", metavar="FILE", help="read from here, or written here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -74,11 +74,11 @@ def masks(location: str, settings: LocalizeSettings, parsed: argparse.Namespace)
     result = {
         "outcomes": found.evidence["outcomes"],
         "sample_forwards": {"prompt by prompt": alone, "joint": joint["work"]["unet_sample_forwards"]},
-        "joint": {name: value for name, value in joint.items() if name != "work"},
+        "search": {name: value for name, value in joint.items() if name != "work"},
         "left": [memory.name for memory in memories if memory.caption in {r.prompt for r in found.left()}],
     }
     truth = {pair for memory in memories for pair in memory.neurons.pairs()}
-    if truth:
+    if parsed.variant == "planted":
         chosen = found.neurons.pairs()
         result["precision"] = sum(pair in truth for pair in chosen) / max(1, len(chosen))
     own = [record.refined for record in found.records]

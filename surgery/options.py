@@ -1,8 +1,8 @@
 """Settings said once: a field of a settings dataclass carries its help, and all else comes from it.
 
 A field made by `setting` holds default, help, least value and choices. From there come the option on the
-command line (`add_options`), its default in the help text, the check of its value (`check_settings`), and the
-row of the table in `docs/` (`option_rows`). Options that were not given are not passed on, so that defaults
+command line (`add_options`), its default in the help text, and the check of its value (`check_settings`); the
+tables in `docs/` are made from the help. Options that were not given are not passed on, so that defaults
 stand in the dataclass alone. Nothing heavy is imported: help must stay fast.
 """
 
@@ -156,16 +156,6 @@ def default_of(one: Field[Any]) -> str:
         separator = "," if "," in option.metavar else " "
         return separator.join(f"{word:g}" if isinstance(word, float) else str(word) for word in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def option_rows(settings: type, groups: Iterable[str] | None = None) -> list[tuple[str, str, str, str]]:
-    """(group, option, default, meaning) of every option: the rows of a table in the documentation."""
-    rows = []
-    for one, option in option_fields(settings, groups):
-        takes_one = option.choices and option.constant is None
-        choices = f": {', '.join(option.choices)}" if takes_one else ""
-        rows.append((option.group, flag_of(one), default_of(one), option.help + choices))
-    return rows
 
 
 def _parsing(one: Field[Any], option: Option) -> dict[str, Any]:

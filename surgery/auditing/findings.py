@@ -106,7 +106,6 @@ class Findings:
     ordinary: Sequence[OrdinaryUnit | None] = ()
     attacks: Sequence[AttackFindings] = ()
     has_twin: bool = False
-    has_base: bool = False
     control_kind: str = "generated"
     mask_places: Sequence[int] = ()
     verdicts: Sequence[Verdict] = ()

@@ -158,7 +158,6 @@ def prepare(inputs: AuditInputs, folder: Path, processes: Processes) -> Prepared
         ordinary_prompts=chosen,
         public_ordinary=inputs.ordinary_file is None,
         has_twin=twin is not None,
-        has_base=base is not None,
         control_kind="generated" if controls is None else "given",
         zeroed=zeroed,
         otherwise_changed=others,

@@ -117,7 +117,7 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
             f"{work['unet_sample_forwards']} UNet sample-forwards, {work['seconds']:.1f} s"
         )
         if joint := evidence.get("joint"):
-            print(_joint_line(joint))
+            print(_joint_line(joint, work))
     if not arguments.quiet:
         for note in _notes(result):
             print(f"note: {note}", file=sys.stderr)
@@ -125,14 +125,15 @@ def _print_result(result: Localization, output: str, arguments: argparse.Namespa
         print(f"WARNING: {warning}", file=sys.stderr)
 
 
-def _joint_line(joint: Mapping[str, Any]) -> str:
+def _joint_line(joint: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     if not joint["judged"]:
         return "joint mask: no memory to judge"
+    spent = joint["work"]["unet_sample_forwards"]
     return (
         f"joint mask: {joint['broken']} of {joint['judged']} memories broken by {joint['neurons']} neurons "
         f"(their own sets together: {joint['union']}), ordinary change {joint['change']:.3f} of a seed; "
         f"{joint['evaluations']} tests, {joint['attributions']} attributions, "
-        f"{joint['work']['unet_sample_forwards']} sample-forwards"
+        f"{spent} sample-forwards (prompt by prompt {work['unet_sample_forwards'] - spent})"
     )
 
 

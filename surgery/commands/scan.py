@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detector",
         default=registry.DEFAULT_DETECTOR,
         metavar="NAME",
-        help=f"what scores a prompt: {', '.join(registry.detector_places())} "
+        help="what scores a prompt (localize judges again, by its own criterion): "
+        f"{', '.join(registry.detector_places())} "
         f"(default: {registry.DEFAULT_DETECTOR})",
     )
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="default: calibrated")

@@ -22,6 +22,12 @@ _JUDGED = "with `--joint`, where its seeds share a picture"
 JOINT_RECORD = (
     FormatField("joint", "object", "what the joint mask does to the prompt", _JOINT),
     FormatField("joint.broken", "boolean or null", "whether it breaks the memory; null: not judged", _JOINT),
+    FormatField(
+        "joint.against",
+        "text",
+        "`training image` or `own replica`: what its pictures are compared with",
+        _JOINT,
+    ),
     FormatField("joint.own", "number", "how alike the source's own pictures are, seed by seed", _JOINT),
     FormatField("joint.level", "number", "the highest score of an ordinary prompt's picture", _JOINT),
     FormatField("joint.threshold", "number", "no seed of a broken prompt scores above it", _JUDGED),

@@ -32,7 +32,7 @@ from surgery.localization.settings import SCORE_PROMPTS, LocalizeSettings
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
-from surgery.model.sketches import sketches
+from surgery.model.sketches import ShortSampler
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.versions import library_versions
 
@@ -255,7 +255,7 @@ def predictions_of(
 
 
 def _drawn(predictor: NoisePredictor, latents: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-    return sketches(predictor, latents, conditioning)[0]
+    return ShortSampler(predictor).draw(latents, conditioning)[0].cpu()
 
 
 def predictor_of(model: LiveModel, settings: LocalizeSettings, **more: Any) -> NoisePredictor:

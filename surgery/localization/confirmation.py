@@ -32,7 +32,7 @@ from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
-from surgery.model.sketches import own_guidance, sketches
+from surgery.model.sketches import ShortSampler, own_guidance
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
@@ -177,7 +177,7 @@ class Confirmation:
             batch_size=self.settings.batch_size,
             work=work,
         )
-        clean = sketches(predictor, latents, conditioning, neurons, PICTURE_STEPS)
+        clean = ShortSampler(predictor, PICTURE_STEPS).draw(latents, conditioning, neurons)
         return to_unit_range(decode_latents(self.model, clean))
 
 

@@ -141,14 +141,19 @@ class Criterion(Detector, Protocol):
         return pairwise_scores(unablated, window)
 
     @abstractmethod
+    def gate_score(self, pairwise: torch.Tensor) -> float:
+        """The score of a prompt by `pairwise` of what is seen with nothing off."""
+
     def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        """Judge a prompt by `pairwise` of what is seen with nothing off."""
+        """Whether a prompt with that `pairwise` goes on, and with which seeds: all, unless overridden."""
+        score = self.gate_score(pairwise)
+        return Gate(score, tuple(range(pairwise.shape[-1])) if score > threshold else ())
 
     @abstractmethod
-    def bound(
+    def parts(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        """A lower bound of the score over `seeds` seeds from the first n of them; exact at n = seeds.
+    ) -> dict[str, float]:
+        """The numbers that the score is made of, by name; from the first n of `seeds` seeds, lower bounds.
 
         Args:
             ablated: what `look` saw of n seeds with neurons off, [n, channels, height, width].
@@ -157,23 +162,21 @@ class Criterion(Detector, Protocol):
             window: for MS-SSIM.
         """
 
-    def parts(
-        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> dict[str, float]:
-        """The numbers that the bound is made of, by name, for the record; arguments as in `bound`."""
-        return {self.distribution: self.bound(ablated, unablated, seeds, window)}
-
     def score_of(self, parts: Mapping[str, float]) -> float:
-        """The bound that `parts` make up."""
+        """The score that `parts` make up; a lower bound of it where they are."""
         return parts[self.distribution]
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         """How many seeds to look at first in a test that is likely to fail: all, where bounds tell little."""
         return len(pairwise)
 
+    def looked_at(self, seen: Predictions) -> torch.Tensor:
+        """What `look` would have seen of prompts, nothing off: [prompts, seeds, channels, height, width]."""
+        return seen.differences
+
     def scores(self, seen: Predictions) -> list[float]:
-        """The gate's score."""
-        return [self.gate(pairwise, 0.0).score for pairwise in seen.pairwise]
+        """The gate's scores."""
+        return [self.gate_score(self.pairwise(one, seen.window)) for one in self.looked_at(seen)]
 
     def doubt(self, ordinary: Mapping[str, float], threshold: float) -> str:
         """Why the criterion tells little in this model, if it does.
@@ -194,22 +197,21 @@ class NoiseChanged(Criterion):
     cutoff = 1.0
     picks_seeds = True
 
+    def gate_score(self, pairwise: torch.Tensor) -> float:
+        return float(_best_others(pairwise).max())
+
     def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        best = (pairwise - 2 * torch.eye(len(pairwise))).amax(dim=1)
-        return Gate(
-            float(best.max()), tuple(index for index, score in enumerate(best.tolist()) if score > threshold)
-        )
+        best = _best_others(pairwise).tolist()
+        return Gate(max(best), tuple(index for index, score in enumerate(best) if score > threshold))
 
     def pairwise(self, unablated: torch.Tensor, window: Window) -> torch.Tensor:
         return pairwise_scores(unablated, window, one_range=True)
 
-    def scores(self, seen: Predictions) -> list[float]:
-        return [self.gate(self.pairwise(one, seen.window), 0.0).score for one in seen.differences]
-
-    def bound(
+    def parts(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        return float(ms_ssim(ablated, unablated()[: len(ablated)], window, one_range=True).max())
+    ) -> dict[str, float]:
+        scores = ms_ssim(ablated, unablated()[: len(ablated)], window, one_range=True)
+        return {self.distribution: float(scores.max())}
 
     def first_seeds(self, pairwise: torch.Tensor, threshold: float) -> int:
         return math.ceil(len(pairwise) / 4)
@@ -246,9 +248,9 @@ class NoiseMagnitude(Detector):
         return float(added.norm(dim=1).mean() / added.shape[1] ** 0.5)
 
 
-def mean_pair(pairwise: torch.Tensor) -> float:
-    """The mean over all pairs of different seeds of a symmetric [seeds, seeds] matrix."""
-    return of_all_pairs(pairwise, len(pairwise))
+def _best_others(pairwise: torch.Tensor) -> torch.Tensor:
+    """Each seed's highest score with another."""
+    return (pairwise - 2 * torch.eye(len(pairwise))).amax(dim=1)
 
 
 def of_all_pairs(pairwise: torch.Tensor, seeds: int) -> float:

@@ -17,19 +17,11 @@ from __future__ import annotations
 
 import torch
 
+from surgery.localization.likeness import differences
+
 TILES = 4  # a side
 SHARE_OF_HIGHEST = 0.6
 LEAST_SHARE = 0.25  # of the tiles
-
-
-def differences(fields: torch.Tensor) -> torch.Tensor:
-    """[n, channels, height, width] -> [n, 2 x channels, height, width]: to the right, and downwards.
-
-    0 at the far border.
-    """
-    across = torch.nn.functional.pad(fields[..., 1:] - fields[..., :-1], (0, 1))
-    down = torch.nn.functional.pad(fields[..., 1:, :] - fields[..., :-1, :], (0, 0, 0, 1))
-    return torch.cat([across, down], dim=1)
 
 
 def tile_agreement(fields: torch.Tensor) -> torch.Tensor:

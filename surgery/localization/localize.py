@@ -137,8 +137,12 @@ def localize(
     records = corrected([known[prompt] for prompt in corpus.prompts], settings.false_discovery_rate)
     joint = None
     if settings.joint:
+        unlike = {record.prompt for record in records if record.details.get("image_unlike")}
+        images = {prompt: image for prompt, image in localizer.targets.items() if prompt not in unlike}
         joint = processes.from_main(
-            find_joint_mask(live, records, _captions(live, ordinary), settings) if processes.is_main else None
+            find_joint_mask(live, records, _captions(live, ordinary), settings, images)
+            if processes.is_main
+            else None
         )
         records = [with_joint(record, joint.prompts.get(record.prompt)) for record in records]
     neurons = aggregated(localizer, records, how) if joint is None else joint.neurons

@@ -86,7 +86,7 @@ class PromptLocalizer:
         self.images_digest = hashlib.sha256(
             b"".join(prompt.encode() + pictured[prompt].numpy().tobytes() for prompt in self.images)
         ).hexdigest()
-        self._targets = targets  # the criteria read it, so that an image can be forgotten
+        self.targets = targets  # the criteria read it, so that an image can be forgotten
         self.criterion = calibration.criterion(settings.criterion).shown(targets)
         self.confirmation = Confirmation(
             model, calibration, settings, {one.prompt: one for one in subjects}, targets
@@ -162,7 +162,7 @@ class PromptLocalizer:
 
     def forget_image(self, prompt: str) -> None:
         """Ask for SOURCE's own replica of a prompt, for the image given is not what SOURCE draws for it."""
-        self._targets.pop(prompt, None)
+        self.targets.pop(prompt, None)
         self.confirmation.forget_image(prompt)
 
     def _evaluator(self, prompt: str, conditioning: Conditioning) -> PromptEvaluator:

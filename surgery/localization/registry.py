@@ -24,6 +24,7 @@ DETECTORS: dict[str, str] = {
 }
 # Its word agrees best with what pictures show afterwards (benchmarks/criteria.py).
 DEFAULT = "target-gone"
+# Few seeds tell most of its score, a mean over pairs; of a highest likeness they tell little.
 DEFAULT_DETECTOR = "seeds-diverge"
 
 

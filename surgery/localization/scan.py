@@ -6,8 +6,9 @@
    ordinary (`surgery.localization.discovery.sequential`). Prompts are batched together to fill the device.
 3. A detector (`surgery.localization.criteria`) turns the predictions into one number a prompt.
 
-The gate of `localize` asks the same question with the same latents, so that what `scan` ranks above the
-threshold is what `localize` works on.
+The gate of `localize` asks again, with the same latents: by its own criterion, which is another one than the
+default detector here. A detector must tell much from few seeds, and the mean likeness of seeds does; the
+likeness of the likest seed to a target, by which `localize` says that a memory is broken, does not.
 
 The corpus goes by in batches, which several processes deal out. They are cut from the whole of it, so that a
 score is the same whoever finds it, and whatever was known before; what grows with the corpus is the captions

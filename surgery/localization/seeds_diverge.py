@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from surgery.localization.criteria import Criterion, Gate, of_all_pairs
+from surgery.localization.criteria import Criterion, of_all_pairs
 from surgery.localization.distribution import Distribution
 from surgery.localization.ms_ssim import SMALLEST_SIDE, Window, pairwise_scores
 from surgery.localization.predictions import Predictions
@@ -66,17 +66,8 @@ class SeedsDiverge(Criterion):
     def pairwise(self, unablated: torch.Tensor, window: Window) -> torch.Tensor:
         return torch.stack([pairwise_scores(part) for part in looks(unablated)])
 
-    def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        score = self.score_of(self._parts(pairwise, pairwise.shape[-1]))
-        return Gate(score, tuple(range(pairwise.shape[-1])) if score > threshold else ())
-
-    def scores(self, seen: Predictions) -> list[float]:
-        return [self.gate(self.pairwise(one, seen.window), 0.0).score for one in seen.differences]
-
-    def bound(
-        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        return self.score_of(self.parts(ablated, unablated, seeds, window))
+    def gate_score(self, pairwise: torch.Tensor) -> float:
+        return self.score_of(self._parts(pairwise, pairwise.shape[-1]))
 
     def parts(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window

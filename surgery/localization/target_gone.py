@@ -8,8 +8,7 @@ denoiser predicts from pure noise. It is compared with the target, where the tar
    itself. What the seeds agree on adds up there, the rest fades.
 2. The tiles in which SOURCE's sketches agree across seeds count (`surgery.localization.fixed`): of a template
    its fixed part, found without a mask. What varies may go on varying.
-3. A seed's likeness is the correlation of the two there, of the differences between neighboring values:
-   blind to brightness, contrast and slow shading, which a seed shifts in an exact replica.
+3. A seed's likeness is that of the two there (`surgery.localization.likeness`).
 4. The score is the highest likeness over seeds: the memory is broken when not one of them is like the target
    more than an ordinary prompt's sketches are like their own mean, or like a stranger's picture where the
    target is an image. Both are calibrated, and the second is brought to the scale of the first.
@@ -31,9 +30,10 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from surgery.localization.criteria import Criterion, Gate
+from surgery.localization.criteria import Criterion
 from surgery.localization.distribution import Distribution
-from surgery.localization.fixed import differences, fixed_mask
+from surgery.localization.fixed import fixed_mask
+from surgery.localization.likeness import correlation, differences
 from surgery.localization.ms_ssim import Window
 from surgery.localization.predictions import Predictions
 from surgery.model.conditioning import Conditioning
@@ -101,17 +101,11 @@ class TargetGone(Criterion):
         table[rows, columns] = table[columns, rows] = correlation(changes[rows], changes[columns])
         return table
 
-    def gate(self, pairwise: torch.Tensor, threshold: float) -> Gate:
-        score = self.score_of({self._part: float(pairwise.diagonal().max())})
-        return Gate(score, tuple(range(len(pairwise))) if score > threshold else ())
+    def gate_score(self, pairwise: torch.Tensor) -> float:
+        return self.score_of({self._part: float(pairwise.diagonal().max())})
 
-    def scores(self, seen: Predictions) -> list[float]:
-        return [self.gate(self.pairwise(one, seen.window), 0.0).score for one in seen.sketches]
-
-    def bound(
-        self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
-    ) -> float:
-        return self.score_of(self.parts(ablated, unablated, seeds, window))
+    def looked_at(self, seen: Predictions) -> torch.Tensor:
+        return seen.sketches
 
     def parts(
         self, ablated: torch.Tensor, unablated: Callable[[], torch.Tensor], seeds: int, window: Window
@@ -164,11 +158,3 @@ class TargetGone(Criterion):
     @property
     def _part(self) -> str:
         return OWN if self.target is None else STRANGERS
-
-
-def correlation(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The cosine of pairs of fields over the places where the mask is true: [n, c, h, w] twice -> [n]."""
-    weights = torch.ones(first.shape[-2:]) if mask is None else mask.float()
-    product = (first * second * weights).flatten(1).sum(1)
-    energy = [(one.square() * weights).flatten(1).sum(1) for one in (first, second)]
-    return product / (energy[0] * energy[1]).sqrt().clamp_min(1e-12)

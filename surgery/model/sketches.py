@@ -19,6 +19,7 @@ import inspect
 
 import torch
 
+from surgery.model.change import clean_latents, next_latents
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor
 from surgery.model.pipeline import LiveModel
@@ -34,42 +35,64 @@ def sketch_timesteps(trained_on: int, steps: int) -> list[int]:
     return [round(first * (steps - step) / steps) for step in range(steps)]
 
 
-@torch.no_grad()
-def sketches(
-    predictor: NoisePredictor,
-    latents: torch.Tensor,
-    conditioning: Conditioning,
-    neurons: NeuronSet | None = None,
-    steps: int = 4,
-) -> torch.Tensor:
-    """Sketch one picture for each latent.
+class ShortSampler:
+    """Draws sketches of a few steps.
 
     Args:
         predictor: runs and counts the denoiser; its guidance is used.
-        latents: pure noise [n, channels, height, width], unit variance.
-        conditioning: of n prompts, or of one for all samples.
-        neurons: what is switched off, in every sample and step.
-        steps: sampler steps.
+        steps: how many.
 
-    Returns:
-        Clean latents as the denoiser reads them, float32 [n, channels, height, width], on the CPU.
-
-    Raises:
-        SurgeryError: as `NoisePredictor.predict`.
+    Attributes:
+        timesteps: falling.
+        alphas: the cumulative alphas there, float32 scalars.
     """
-    scheduler = predictor.model.pipeline.scheduler
-    signal = scheduler.alphas_cumprod.to(torch.float32).cpu()
-    timesteps = sketch_timesteps(len(signal), steps)
-    state = latents.float().cpu()
-    for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
-        noise = predictor.predict_at(
-            torch.tensor(timestep), state, conditioning, neurons or NeuronSet()
-        ).cpu()
-        keeps, adds = signal[timestep].sqrt(), (1 - signal[timestep]).sqrt()
-        clean = (state - adds * noise) / keeps
-        if following is not None:
-            state = signal[following].sqrt() * clean + (1 - signal[following]).sqrt() * noise
-    return clean
+
+    def __init__(self, predictor: NoisePredictor, steps: int = 4) -> None:
+        self.predictor = predictor
+        alphas = predictor.model.pipeline.scheduler.alphas_cumprod.to("cpu", torch.float32)
+        self.timesteps = sketch_timesteps(len(alphas), steps)
+        self.alphas = [alphas[timestep] for timestep in self.timesteps]
+
+    def draw(
+        self, latents: torch.Tensor, conditioning: Conditioning, neurons: NeuronSet | None = None
+    ) -> torch.Tensor:
+        """Sketch one picture for each latent: one denoiser pass a latent and step.
+
+        Args:
+            latents: pure noise [n, channels, height, width], unit variance.
+            conditioning: of n prompts, or of one for all samples.
+            neurons: what is switched off, in every sample and step.
+
+        Returns:
+            Clean latents, float32 on the model's device, the shape of `latents`.
+        """
+        latents = latents.to(self.predictor.model.device, torch.float32)
+        for place in range(len(self.timesteps)):
+            latents = self.following(self.noise(latents, conditioning, place, neurons), latents, place)
+        return latents
+
+    def noise(
+        self, latents: torch.Tensor, conditioning: Conditioning, place: int, neurons: NeuronSet | None = None
+    ) -> torch.Tensor:
+        """The noise predictions of step `place`, from latents noised to it, the same shape."""
+        timestep = torch.tensor(self.timesteps[place])
+        return self.predictor.predict_at(timestep, latents, conditioning, neurons or NeuronSet())
+
+    def noise_with_gradients(
+        self, latents: torch.Tensor, conditioning: Conditioning, place: int
+    ) -> torch.Tensor:
+        """The same with gradients, nothing off; `conditioning` is of as many prompts as there are latents."""
+        return self.predictor.predict_with_gradients(latents, conditioning, self.timesteps[place])
+
+    def clean(self, noise: torch.Tensor, latents: torch.Tensor, place: int) -> torch.Tensor:
+        """The clean latents that the predictions of step `place` imply."""
+        return clean_latents(noise, latents, self.alphas[place])
+
+    def following(self, noise: torch.Tensor, latents: torch.Tensor, place: int) -> torch.Tensor:
+        """The latents that the step after `place` begins with; after the last one, clean ones."""
+        if place + 1 == len(self.timesteps):
+            return self.clean(noise, latents, place)
+        return next_latents(noise, latents, self.alphas[place], self.alphas[place + 1])
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from surgery.errors import UsageError
 from surgery.localization import registry
 from surgery.localization.calibration import calibrate
 from surgery.localization.calibration_file import read_calibration, write_calibration
-from surgery.localization.criteria import Criterion, Detector, Gate, mean_pair
+from surgery.localization.criteria import Criterion, Detector, of_all_pairs
 from surgery.localization.localize import localize
 from surgery.localization.ms_ssim import pairwise_scores
 from surgery.localization.scan import scan
@@ -39,14 +39,13 @@ class Drift(Criterion):
     distribution = "likeness"
     cutoff = 2.0
 
-    def gate(self, pairwise, threshold):
-        score = mean_pair(pairwise)
-        return Gate(score, tuple(range(len(pairwise))) if score > threshold else ())
+    def gate_score(self, pairwise):
+        return of_all_pairs(pairwise, len(pairwise))
 
-    def bound(self, ablated, unablated, seeds, window):
+    def parts(self, ablated, unablated, seeds, window):
         READ.append(unablated())
         moved = not torch.equal(ablated, READ[-1])
-        return mean_pair(pairwise_scores(ablated, window)) if moved else 1.0
+        return {self.distribution: of_all_pairs(pairwise_scores(ablated, window), seeds) if moved else 1.0}
 
 
 class Loudness(Detector):

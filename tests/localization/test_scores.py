@@ -6,7 +6,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from surgery.errors import UsageError
 from surgery.localization import registry
-from surgery.localization.criteria import mean_pair
+from surgery.localization.criteria import of_all_pairs
 from surgery.localization.ms_ssim import (
     BETAS,
     Window,
@@ -95,7 +95,7 @@ def test_every_pair_is_scored_once_and_the_same_in_any_batch():
     torch.testing.assert_close(scores[1], pairwise_scores(many[1]))
     torch.testing.assert_close(scores[1][3, 1], ms_ssim(many[1, 3:4], many[1, 1:2])[0])
     off_diagonal = [float(scores[0][i, j]) for i in range(5) for j in range(5) if i != j]
-    assert mean_pair(scores[0]) == pytest.approx(sum(off_diagonal) / 20)
+    assert of_all_pairs(scores[0], 5) == pytest.approx(sum(off_diagonal) / 20)
 
 
 @pytest.mark.parametrize("name", ["seeds-diverge", "noise-changed"])
@@ -106,12 +106,12 @@ def test_the_first_seeds_bound_the_score_from_below(name):
         ablated[3] = 0.7 * unablated[3] + 0.3 * ablated[3]
         window = window_of(16, 16)
         bounds = [
-            criterion.bound(ablated[:seen], lambda some=unablated[:seen]: some, 8, window)
+            criterion.score_of(criterion.parts(ablated[:seen], lambda some=unablated[:seen]: some, 8, window))
             for seen in range(1, 9)
         ]
         assert bounds == sorted(bounds)
         exact = {
-            "seeds-diverge": mean_pair(pairwise_scores(ablated)),
+            "seeds-diverge": of_all_pairs(pairwise_scores(ablated), 8),
             "noise-changed": float(ms_ssim(ablated, unablated, one_range=True).max()),
         }
         assert bounds[-1] == pytest.approx(exact[name])

@@ -5,7 +5,7 @@ import torch
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import load_pipeline
-from surgery.model.sketches import first_sketches, own_guidance, sketch_timesteps, sketches
+from surgery.model.sketches import ShortSampler, first_sketches, own_guidance, sketch_timesteps
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
 
@@ -31,7 +31,8 @@ def test_a_sketch_is_what_the_sampler_draws_and_costs_one_forward_a_step():
         guidance_scale=1.0,
         output_type="latent",
     ).images
-    sketched = sketches(predictor, latents, conditioning, steps=6)
+    sampler = ShortSampler(predictor, 6)
+    sketched = sampler.draw(latents, conditioning)
     assert predictor.work.unet_sample_forwards == 18
     assert similar(sketched, drawn).min() > 0.9
     # One step: the clean latent that the noise prediction implies, up to the signal rate.
@@ -40,4 +41,4 @@ def test_a_sketch_is_what_the_sampler_draws_and_costs_one_forward_a_step():
     noise = predictor.predict(latents, conditioning)
     torch.testing.assert_close(one, latents - (1 - signal).sqrt() * noise)
     assert similar(one, drawn).min() > 0.5
-    assert torch.equal(sketches(predictor, latents, conditioning, steps=6), sketched)
+    assert torch.equal(sampler.draw(latents, conditioning), sketched)

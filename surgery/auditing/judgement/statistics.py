@@ -37,7 +37,6 @@ from scipy import stats
 from surgery.auditing.judgement.corrections import CORRECTIONS
 from surgery.errors import UsageError
 
-POWER = 0.8
 SEVERAL = 7  # prompts: SOURCE's median score over so many is no chance
 FROM_MIDDLE, FROM_ABOVE = 0.6, 0.9  # of the controls: see `memory_effect`
 EXACT_PAIRS = 5_000  # up to so many (image, control) pairs every permutation is counted
@@ -98,20 +97,6 @@ def critical_score(controls: Sequence[float], alpha: float = 0.05) -> float:
     # p <= alpha allows so many controls at or above the score; rounding guards 0.05 * 20 = 1.0000000000000002
     allowed = math.floor(round(alpha * (len(controls) + 1), 9)) - 1
     return math.inf if allowed < 0 else sorted(controls, reverse=True)[allowed]
-
-
-def detectable_effect(controls: Sequence[float], alpha: float = 0.05, power: float = POWER) -> float:
-    """The smallest rise in score over a never-seen image that the rank test finds with the given power.
-
-    A score drawn as the controls are, plus the effect, must exceed `critical_score`; the effect at which a
-    share `power` of the controls would do so. Infinite where there are too few controls for the level.
-    """
-    critical = critical_score(controls, alpha)
-    if math.isinf(critical):
-        return math.inf
-    # so many of the lowest controls may stay below the critical score
-    below = math.floor(round((1 - power) * len(controls), 9))
-    return critical - sorted(controls)[min(below, len(controls) - 1)]
 
 
 def removal_p_value(score: float, controls: Sequence[float], margin: float) -> float:

@@ -31,7 +31,7 @@ import torch
 from surgery.localization import registry
 from surgery.localization.predictions import Predictions
 
-STOPS = (2, 3, 5)  # numbers of seeds after which `scan` may stop
+STOPS = (2, 3, 4, 5, 7)  # numbers of seeds after which `scan` may stop
 FEWEST_PROMPTS, MOST_PROMPTS = 8, 128  # a line through fewer says too little; more only take memory
 
 
@@ -152,7 +152,7 @@ def of_seeds(seen: Predictions, seeds: Sequence[int]) -> Predictions:
 def telling_order(pairwise: numpy.ndarray) -> tuple[int, ...]:
     """Step 1, from the scores between the seeds of every prompt, [prompts, seeds, seeds]."""
     seeds = pairwise.shape[1]
-    whole = _mean_pair(pairwise, range(seeds))
+    whole = mean_pairs(pairwise, range(seeds))
     order = list(
         max(itertools.combinations(range(seeds), 2), key=lambda pair: _follows(pairwise, pair, whole))
     )
@@ -162,7 +162,8 @@ def telling_order(pairwise: numpy.ndarray) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _mean_pair(pairwise: numpy.ndarray, seeds: Iterable[int]) -> numpy.ndarray:
+def mean_pairs(pairwise: numpy.ndarray, seeds: Iterable[int]) -> numpy.ndarray:
+    """The mean over all pairs of some of the seeds of every prompt: [prompts, seeds, seeds] -> [prompts]."""
     places = list(seeds)
     chosen, count = pairwise[:, places][:, :, places], len(places)
     return (chosen.sum((1, 2)) - numpy.trace(chosen, axis1=1, axis2=2)) / (count * (count - 1))
@@ -170,7 +171,7 @@ def _mean_pair(pairwise: numpy.ndarray, seeds: Iterable[int]) -> numpy.ndarray:
 
 def _follows(pairwise: numpy.ndarray, seeds: Iterable[int], whole: numpy.ndarray) -> float:
     """Correlation over prompts; -1 where one of the two never varies."""
-    part = _mean_pair(pairwise, seeds)
+    part = mean_pairs(pairwise, seeds)
     if part.std() == 0 or whole.std() == 0:
         return -1.0
     return float(numpy.corrcoef(part, whole)[0, 1])

@@ -1,7 +1,7 @@
 """A sequential test: a few seeds first, more for the prompts that need them.
 
 1. The two most telling seeds (`looks`). A prompt whose score over them lies at or below a bound is done.
-2. The others get one seed more, then two more, five in all; after each those at or below a bound are done.
+2. The others get one seed more, up to five, then two; after each those at or below a bound are done.
 3. What is left gets all seeds, and the very score that `scan` would have given it at once.
 
 The bounds are made for a stated error: a prompt whose score over all seeds is exactly the threshold is

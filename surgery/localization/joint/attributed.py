@@ -18,12 +18,13 @@ from collections.abc import Mapping
 import torch
 
 from surgery.localization.joint.attribution import attribute
-from surgery.localization.joint.replicas import ShortSampler, replica_of
+from surgery.localization.joint.replicas import replica_of
 from surgery.localization.search.selection import Descent, Neuron, Step
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import NoisePredictor
 from surgery.model.pipeline import LiveModel
+from surgery.model.sketches import ShortSampler
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 
 import torch
 
-from surgery.localization.joint.replicas import Replica, ShortSampler
+from surgery.localization.joint.replicas import Replica
 from surgery.model.conditioning import Conditioning
 from surgery.model.gates import gated
+from surgery.model.sketches import ShortSampler
 from surgery.neurons import NeuronSet
 
 
@@ -47,22 +48,21 @@ def attribute(
     Returns:
         Layer name -> float32 [rows] effects, on the CPU; and the mean score over seeds and steps.
     """
-    off = off or NeuronSet()
-    gates = open_gates(layers, off)
-    begun, _ = sampler.states(latents, conditioning, off)
+    gates = open_gates(layers, off or NeuronSet())
     score = 0.0
     effects = {name: torch.zeros(len(gate)) for name, gate in gates.items()}
-    count = len(latents) * len(begun)
-    for place, states in enumerate(begun):
-        for some in states.split(together):
-            told = conditioning.select(torch.zeros(len(some), dtype=torch.long))
+    count = len(latents) * len(sampler.timesteps)
+    for states in latents.to(sampler.predictor.model.device).float().split(together):
+        told = conditioning.select(torch.zeros(len(states), dtype=torch.long))
+        for place in range(len(sampler.timesteps)):
             with torch.enable_grad(), gated(sampler.predictor.model.denoiser, gates):
-                clean = sampler.clean_with_gradients(some, told, place)
-                part = replica.scores(clean).sum() / count
+                noise = sampler.noise_with_gradients(states, told, place)
+                part = replica.scores(sampler.clean(noise, states, place)).sum() / count
                 slopes = torch.autograd.grad(part, list(gates.values()))
             score += float(part.detach())
             for name, slope in zip(gates, slopes, strict=True):
                 effects[name] += slope.float().cpu()
+            states = sampler.following(noise.detach(), states, place)
     return effects, score
 
 

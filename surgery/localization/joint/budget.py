@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from surgery.localization.joint.search import Mask
+from surgery.localization.joint.system import Mask
 
 Costs = Callable[[Mask], numpy.ndarray]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy
@@ -10,16 +10,18 @@ import torch
 
 from surgery.localization.joint.attribution import attribute
 from surgery.localization.joint.ordinary import OrdinarySample
-from surgery.localization.joint.replicas import Replica, ShortSampler, replica_of
-from surgery.localization.joint.search import Mask
+from surgery.localization.joint.replicas import Replica, replica_of
+from surgery.localization.joint.system import Mask
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
 from surgery.model.pipeline import LiveModel
+from surgery.model.sketches import ShortSampler
 from surgery.model.value_layers import value_layers
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
+ATTRIBUTED_SEEDS = 2  # effects decide on an order: two seeds say nearly what four do, at half the price
 LEAST_LACK = 0.02  # a prompt that is not broken lacks something, whatever its mean says
 
 
@@ -32,6 +34,7 @@ class LivePrompts:
         ordinary: captions without.
         settings: seeds, steps, guidance, blocks.
         work: where the denoiser's passes are counted.
+        images: the latents of prompts' training images, where there are any.
 
     Attributes:
         pairs: neuron number -> (layer, row).
@@ -46,6 +49,7 @@ class LivePrompts:
         ordinary: Sequence[str],
         settings: LocalizeSettings,
         work: Work,
+        images: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -62,9 +66,10 @@ class LivePrompts:
         with work.stage("joint: replicas"):
             for prompt in prompts:
                 drawn = plain.draw(latents, self.conditioning[prompt], NeuronSet())
-                self.replicas[prompt] = replica_of(drawn, self.ordinary.pictures)
+                self.replicas[prompt] = replica_of(drawn, self.ordinary.pictures, (images or {}).get(prompt))
         self.captions = [prompt for prompt in prompts if self.replicas[prompt].is_one]
         self.latents = dict.fromkeys(prompts, latents[: settings.joint_seeds])
+        self._came_instead: dict[tuple[int, Mask], torch.Tensor] = {}
 
     @property
     def prompts(self) -> int:
@@ -85,25 +90,41 @@ class LivePrompts:
         return frozenset(self.number[pair] for pair in neurons.pairs() if pair in self.number)
 
     def broken(self, prompt: int, off: Mask) -> bool:
-        """Whether the prompt's picture is gone at every seed of the search, and no other has come."""
-        caption = self.captions[prompt]
-        return self.replicas[caption].is_broken(self._drawn(caption, self.latents[caption], off))
+        """Whether the prompt's picture is gone at every seed of the search, and no other has come.
 
-    def effects(self, prompt: int, off: Mask) -> tuple[numpy.ndarray, float]:
-        """One attribution with these neurons off; the lack is the mean score's distance from the level.
-
-        Where another picture has taken the replica's place, the score asks for that one.
+        The seed that was likest last is drawn first: where it still scores above the threshold, it decides.
         """
         caption = self.captions[prompt]
-        latents, replica = self.latents[caption], self.replicas[caption]
-        if off:
-            drawn = self._drawn(caption, latents, off)
-            if float(replica.scores(drawn).max()) <= replica.threshold:
-                replica = replace(replica, picture=replica_of(drawn).picture)
+        replica, latents = self.replicas[caption], self.latents[caption]
+        drawn = self._drawn(caption, latents[:1], off)
+        if float(replica.scores(drawn).max()) > replica.threshold:
+            return False
+        if len(latents) > 1:
+            drawn = torch.cat([drawn, self._drawn(caption, latents[1:], off)])
+        scores = replica.scores(drawn)
+        self.latents[caption] = latents[scores.cpu().argsort(descending=True)]
+        if float(scores.max()) > replica.threshold:
+            return False
+        if replica.is_replaced(drawn):
+            self._came_instead[prompt, off] = drawn
+            return False
+        return True
+
+    def effects(self, prompt: int, off: Mask) -> tuple[numpy.ndarray, float]:
+        """One attribution at the likest seeds, with these neurons off.
+
+        The lack is the mean score's distance from the level. Where another picture has taken the replica's
+        place, the score asks for that one.
+        """
+        caption = self.captions[prompt]
+        replica = self.replicas[caption]
+        if (prompt, off) in self._came_instead:
+            instead = replica_of(self._came_instead[prompt, off])
+            replica = replace(replica, picture=instead.picture, mask=None)
         effects, score = attribute(
             self.sampler,
             self.layers,
-            latents,
+            self.latents[caption][:ATTRIBUTED_SEEDS],
             self.conditioning[caption],
             replica,
             self.neuron_set(off),
@@ -129,7 +150,7 @@ class LivePrompts:
         if not broken:
             failed = (scores > replica.threshold).cpu()
             more = fresh[failed] if bool(failed.any()) else fresh
-            self.latents[caption] = torch.cat([self.latents[caption], more])
+            self.latents[caption] = torch.cat([more, self.latents[caption]])
         return broken, float(scores.max())
 
     def _fresh(self, number: int) -> torch.Tensor:

@@ -15,13 +15,16 @@ mask as it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from surgery.localization.joint.budget import Point, frontier
 from surgery.localization.joint.live import LivePrompts
-from surgery.localization.joint.search import JointMask, JointSearch, Mask
+from surgery.localization.joint.search import JointMask, JointSearch
+from surgery.localization.joint.system import Mask
 from surgery.localization.records import LOCALIZED, NOT_MEMORIZED, PromptRecord
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import LiveModel
@@ -52,6 +55,7 @@ def find_joint_mask(
     records: Sequence[PromptRecord],
     ordinary: Sequence[str],
     settings: LocalizeSettings,
+    images: Mapping[str, torch.Tensor] | None = None,
 ) -> JointResult:
     """One mask for all prompts that passed the gate.
 
@@ -60,6 +64,7 @@ def find_joint_mask(
         records: of the corpus, each localized by itself.
         ordinary: captions without a memory; some, evenly spread, are drawn.
         settings: what to do.
+        images: prompt -> the latent [channels, height, width] of its training image.
 
     Raises:
         SurgeryError: the denoiser fails.
@@ -71,9 +76,8 @@ def find_joint_mask(
         )
     step = max(1, len(ordinary) // ORDINARY_PROMPTS)
     work = Work()
-    live = LivePrompts(
-        model, [record.prompt for record in memorized], ordinary[::step][:ORDINARY_PROMPTS], settings, work
-    )
+    chosen, captions = ordinary[::step][:ORDINARY_PROMPTS], [record.prompt for record in memorized]
+    live = LivePrompts(model, captions, chosen, settings, work, images)
     return _Run(live, memorized, settings, work).result()
 
 
@@ -87,54 +91,56 @@ class _Run:
         self.work = work
         self.search = JointSearch(live)
         # Sets of prompts that can't be judged are taken as found.
-        self.given = self._union(set(self.records) - set(live.captions))
+        others = set(self.records) - set(live.captions)
+        self.given = frozenset[int]().union(*(self._set(caption) for caption in others))
         self.fresh: dict[int, float] = {}
 
     def result(self) -> JointResult:
         """Search, confirm, keep to the budget."""
         with self.work.stage("joint: search"):
-            found = self.search.run(self.given | self._union(self.live.captions))
-            found.off |= self.given
+            found = self.search.run(self._own(), self.given)
         with self.work.stage("joint: fresh seeds"):
             self._confirm(found)
+            self.search.certify(found)
         with self.work.stage("joint: ordinary prompts"):
             change = self._measured(found.off)
         points = frontier(found.certificates, self.live.costs)
         kept, change = self._within_budget(found, change)
         return self._written(found, kept, change, points)
 
-    def _union(self, captions: Any) -> Mask:
-        sets = [
-            self.live.mask(self.records[caption].refined)
-            for caption in captions
-            if self.records[caption].outcome == LOCALIZED
-        ]
-        return frozenset().union(*sets)
+    def _set(self, caption: str) -> Mask:
+        """What the prompt's own search ended with, if it broke the memory."""
+        record = self.records[caption]
+        return self.live.mask(record.refined) if record.outcome == LOCALIZED else frozenset()
+
+    def _own(self) -> dict[int, Mask]:
+        return {number: self._set(caption) for number, caption in enumerate(self.live.captions)}
 
     def _confirm(self, found: JointMask) -> None:
         """Try the mask on fresh seeds, and grow it for the prompts that come back there."""
         if not self.settings.confirm_seeds:
             return
+        suspects = [*found.certificates]
         for number in range(CONFIRMATIONS):
-            failed = self._failing(found, number)
-            if not failed or number + 1 == CONFIRMATIONS:
+            suspects = self._failing(found, [one for one in suspects if one in found.certificates], number)
+            if not suspects:
                 break
-            before = found.off
-            self.search.mend(found, [*found.certificates])
-            if found.off == before:
-                break
-        for prompt in failed:
+            if number + 1 < CONFIRMATIONS:
+                self.search.mend(found, suspects)
+        for prompt in suspects:
             found.certificates.pop(prompt, None)
-        found.stays = tuple(sorted({*found.stays, *failed}))
+        found.stays = tuple(sorted({*found.stays, *suspects}))
+        self.search.mend(found, [*found.certificates])
 
-    def _failing(self, found: JointMask, number: int) -> list[int]:
+    def _failing(self, found: JointMask, prompts: Sequence[int], number: int) -> list[int]:
+        """Those of the prompts that are not broken at the fresh seeds of this number."""
         failed = []
-        for prompt in list(found.certificates):
+        for prompt in prompts:
             broken, self.fresh[prompt] = self.live.on_fresh_seeds(prompt, found.off, number)
-            self.search.evaluations += 1
+            self.search.asked.evaluations += 1
             if not broken:
                 failed.append(prompt)
-                self.search.forget(prompt)
+                self.search.asked.forget(prompt)
         return failed
 
     def _measured(self, off: Mask) -> float:
@@ -167,12 +173,12 @@ class _Run:
         more = [
             prompt
             for prompt in found.certificates
-            if prompt not in point.prompts and self.search.is_broken(prompt, point.off)
+            if prompt not in point.prompts and self.search.asked.is_broken(prompt, point.off)
         ]
         return Point(point.off, (*point.prompts, *more))
 
     def _written(self, found: JointMask, kept: Point, change: float, points: Sequence[Point]) -> JointResult:
-        live, evaluations = self.live, self.search.evaluations
+        live, evaluations = self.live, self.search.asked.evaluations
         estimate: Callable[[Mask], float] = lambda off: _rounded(live.ordinary.estimate(sorted(off)))  # noqa: E731
         rows = [
             {"neurons": len(one.off), "prompts": len(one.prompts), "estimated_change": estimate(one.off)}
@@ -192,7 +198,7 @@ class _Run:
             "ordinary_prompts": live.ordinary.prompts,
             "evaluations": evaluations,
             "most_evaluations": math.ceil(live.prompts * (math.log2(len(found.off) + 1) + 2)),
-            "attributions": self.search.attributions,
+            "attributions": self.search.asked.attributions,
             "frontier": rows,
             "work": self.work.as_json(),
         }
@@ -201,6 +207,7 @@ class _Run:
             replica = live.replicas[caption]
             entry: dict[str, Any] = {
                 "broken": None,
+                "against": "own replica" if replica.mask is None else "training image",
                 "own": _rounded(replica.own),
                 "level": _rounded(replica.level),
             }

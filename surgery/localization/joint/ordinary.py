@@ -22,11 +22,11 @@ import numpy
 import torch
 
 from surgery.localization.joint.attribution import open_gates
-from surgery.localization.joint.replicas import ShortSampler
-from surgery.model.change import change_in_seeds, clean_latents, next_latents, seed_distance
+from surgery.model.change import change_in_seeds, seed_distance
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import seeded_latents
 from surgery.model.gates import gated
+from surgery.model.sketches import ShortSampler
 from surgery.neurons import NeuronSet
 
 SEEDS = 2
@@ -72,9 +72,8 @@ class OrdinarySample:
                 for one, at in zip(noise.split(SEEDS), latents.split(SEEDS), strict=True)
             ]
             slopes.append(slope / torch.stack(distance).cpu().double().repeat_interleave(SEEDS)[:, None])
-            if place + 1 < len(sampler.alphas):
-                latents = next_latents(noise, latents, alpha, sampler.alphas[place + 1])
-        self.pictures = clean_latents(noise, latents, sampler.alphas[-1])
+            latents = sampler.following(noise, latents, place)
+        self.pictures = latents
         self.slopes = torch.cat(slopes).numpy()
 
     def estimate(self, off: Sequence[int]) -> float:
@@ -94,10 +93,9 @@ class OrdinarySample:
         """The measured change with these neurons off: prompts x seeds x steps sample-forwards."""
         if not neurons:
             return 0.0
-        predictor, ratios = self.sampler.predictor, []
+        ratios = []
         for place, (latents, noise) in enumerate(self.states):
-            predictor.timestep = torch.tensor(self.sampler.timesteps[place])
-            changed = predictor.predict(latents, self.conditioning, neurons)
+            changed = self.sampler.noise(latents, self.conditioning, place, neurons)
             ratios += [
                 float(change_in_seeds(before, after, at, self.sampler.alphas[place]))
                 for before, after, at in zip(
@@ -111,7 +109,7 @@ class OrdinarySample:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The noise predictions [samples, ...] of one step, and the slopes, float64 [samples, neurons]."""
         noises, slopes = [], []
-        predictor = self.sampler.predictor
+        denoiser = self.sampler.predictor.model.denoiser
         for start in range(0, len(latents), together):
             some = latents[start : start + together]
             told = self.conditioning.select(slice(start, start + together))
@@ -119,8 +117,8 @@ class OrdinarySample:
                 name: gate.detach().repeat(len(some), 1).requires_grad_(True)
                 for name, gate in open_gates(self.layers, NeuronSet()).items()
             }
-            with torch.enable_grad(), gated(predictor.model.denoiser, gates):
-                noise = predictor.predict_with_gradients(some, told, self.sampler.timesteps[place])
+            with torch.enable_grad(), gated(denoiser, gates):
+                noise = self.sampler.noise_with_gradients(some, told, place)
                 probe = torch.randn(noise.shape, generator=generator).to(noise.device)
                 found = torch.autograd.grad(
                     (noise * probe).sum() / noise[0].numel() ** 0.5, [*gates.values()]

@@ -25,6 +25,23 @@ def draw_plan(found: Plan, path: str | Path) -> None:
         raise UsageError(
             output, f"ends in {output.suffix or 'nothing'!r}", f"name a {' or '.join(KINDS)} file"
         )
+    figure = plan_figure(found)
+    image = io.BytesIO()
+    # Dates and random ids out: the same plan gives the same file.
+    kind = output.suffix.lower().removeprefix(".")
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "surgery"}):
+        figure.savefig(image, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
+    write_atomically(output, image.getvalue())
+
+
+def plan_figure(found: Plan) -> Any:
+    """The picture as a matplotlib figure.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -40,14 +57,7 @@ def draw_plan(found: Plan, path: str | Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(5, 6))
     _draw_frontier(left, found)
     _draw_map(right, figure, found, layers)
-    image = io.BytesIO()
-    # Dates and random ids out: the same plan gives the same file.
-    kind = output.suffix.lower().removeprefix(".")
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": "surgery"}):
-        figure.savefig(image, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
-    write_atomically(output, image.getvalue())
+    return figure
 
 
 def _draw_frontier(axes: Any, found: Plan) -> None:
@@ -64,14 +74,17 @@ def _draw_frontier(axes: Any, found: Plan) -> None:
     axes.annotate(
         f"{found.memorized} memorized", (0, found.memorized), textcoords="offset points", xytext=(4, -12)
     )
-    axes.plot([found.chosen.neurons], [found.chosen.prompts], marker="*", markersize=15, color=INK)
-    axes.annotate(
-        f"the set: {found.chosen.neurons} neurons, {found.chosen.prompts} prompts",
-        (found.chosen.neurons, found.chosen.prompts),
-        textcoords="offset points",
-        xytext=(-8, -22),
-        horizontalalignment="right",
+    chosen = f"the set: {found.chosen.neurons} neurons, {found.chosen.prompts} prompts"
+    axes.plot(
+        [found.chosen.neurons],
+        [found.chosen.prompts],
+        marker="*",
+        markersize=15,
+        color=INK,
+        linestyle="none",
+        label=chosen,
     )
+    axes.legend(loc="lower right", frameon=False)  # where a rising curve leaves room
     axes.set_xlabel("neurons off")
     axes.set_ylabel("prompts broken (at least)", color=MEMORY)
     axes.set_ylim(0, max(1, found.memorized) * 1.08)
@@ -95,7 +108,7 @@ def _draw_map(axes: Any, figure: Any, found: Plan, layers: list[str]) -> None:
     axes.set_title("which neurons, and how many prompts need each")
     axes.set_xlabel("row of the value layer")
     axes.set_yticks(range(len(layers)), [_short(layer) for layer in layers])
-    axes.set_ylim(len(layers) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(layers)) - 0.5, -0.5)
     if not counts:
         return
     drawn = axes.scatter(

@@ -10,13 +10,14 @@ from planted_model import DECOYS, PLANTED, caption, ordinary_captions
 from surgery.cli import main
 from surgery.localization.joint.attribution import attribute
 from surgery.localization.joint.live import LivePrompts
-from surgery.localization.joint.replicas import ShortSampler, replica_of
+from surgery.localization.joint.replicas import replica_of
 from surgery.localization.localize import localize
 from surgery.localization.one_prompt import PromptLocalizer
 from surgery.localization.settings import LocalizeSettings
 from surgery.model.ablation import ablate
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import NoisePredictor, seeded_latents
+from surgery.model.sketches import ShortSampler
 from surgery.model.value_layers import value_layers
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet, read_neurons
@@ -43,13 +44,16 @@ def test_effects_are_what_a_small_intervention_does(planted, sampler, trigger):
     replica = replica_of(sampler.draw(latents, told, NeuronSet()))
     layers = value_layers(planted.denoiser)
     effects, score = attribute(sampler, layers, latents, told, replica, together=1)
-    states, _ = sampler.states(latents, told, NeuronSet())
+    states = [latents]
+    for place in range(len(sampler.timesteps) - 1):
+        states.append(sampler.following(sampler.noise(states[-1], told, place), states[-1], place))
 
     def mean_score():
         with torch.no_grad():
             told_twice = told.select(torch.zeros(2, dtype=torch.long))
             clean = [
-                sampler.clean_with_gradients(some, told_twice, place) for place, some in enumerate(states)
+                sampler.clean(sampler.noise_with_gradients(some, told_twice, place), some, place)
+                for place, some in enumerate(states)
             ]
         return float(torch.stack([replica.scores(one) for one in clean]).double().mean())
 

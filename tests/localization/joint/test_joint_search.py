@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.localization.joint.budget import frontier
-from surgery.localization.joint.search import JointSearch
+from surgery.localization.joint.search import JointSearch, _near
 
 
 class Additive:
@@ -60,10 +60,11 @@ def optimum(system):
     return None
 
 
-def judged(system, start=()):
+def judged(system, own=None):
     """The mask found, with what must hold of every one checked."""
     search = JointSearch(system)
-    found = search.run(start)
+    found = search.run(own)
+    search.certify(found)
     everyone = set(range(system.prompts))
     # no neuron was released that is needed: whoever can be broken is
     assert {prompt for prompt in everyone if not system.broken(prompt, found.off)} == set(found.stays)
@@ -97,9 +98,10 @@ def alternatives(draw):
 @given(st.one_of(additive(), alternatives()), st.data())
 @settings(max_examples=200, deadline=None)
 def test_never_more_than_twice_the_smallest_mask(system, data):
-    start = data.draw(st.sets(st.integers(0, system.neurons - 1)))
+    some = st.frozensets(st.integers(0, system.neurons - 1))  # right or wrong
+    own = data.draw(st.dictionaries(st.integers(0, system.prompts - 1), some))
     best = optimum(system)
-    found, _ = judged(system, start)
+    found, _ = judged(system, own)
     if best is None:
         assert found.stays
     else:
@@ -127,12 +129,12 @@ def test_a_memory_that_comes_back_when_another_s_neurons_go_is_localized_again()
     found, search = judged(Returning())
     assert found.off == {0, 1, 2}
     assert found.stays == ()
-    assert search.is_broken(1, frozenset({1}))  # alone, it seemed settled
+    assert search.asked.is_broken(1, frozenset({1}))  # alone, it seemed settled
 
 
 def test_two_memories_that_share_a_neuron_end_with_it_alone():
     system = Alternatives([[{0}, {2}], [{1}, {2}]], 3)
-    found, _ = judged(system, start={0, 1})  # what each search by itself came back with
+    found, _ = judged(system, {0: {0}, 1: {1}})  # what each search by itself came back with
     assert found.off == {2}
     assert found.certificates == {0: {2}, 1: {2}}
 
@@ -148,10 +150,11 @@ def test_a_prompt_that_nothing_breaks_is_named_and_costs_the_others_nothing():
 def test_a_budget_is_kept_exactly_and_who_fits_is_served(system, most):
     search = JointSearch(system)
     found = search.run()
+    search.certify(found)
     points = frontier(found.certificates, system.costs, lambda off: len(off) <= most)
     best = points[-1]
     assert len(best.off) <= most
-    assert all(search.is_broken(prompt, best.off) for prompt in best.prompts)
+    assert all(search.asked.is_broken(prompt, best.off) for prompt in best.prompts)
     for earlier, later in itertools.pairwise(points):
         assert earlier.off <= later.off
         assert set(earlier.prompts) < set(later.prompts)
@@ -168,4 +171,33 @@ def test_tests_grow_with_the_logarithm_of_what_is_kept():
     found, search = judged(system)
     kept = len(found.off)
     assert kept <= 8
-    assert search.evaluations <= system.prompts * (math.log2(kept) + 2) + 2 * kept
+    assert search.asked.evaluations <= system.prompts * (math.log2(kept) + 2) + 2 * kept
+
+
+def test_what_the_prompts_own_searches_found_spares_tests():
+    # a switch each, and two prompts that share one; attributions see nothing of it
+    switches = [{0}, *({place} for place in range(16))]
+    system = Alternatives([[one] for one in switches], 40)
+    system.effects = lambda prompt, off: (numpy.full(40, 1e-3), 1.0)
+    own = {prompt: frozenset(one) for prompt, one in enumerate(switches)}
+    found, search = judged(system, own)
+    assert found.off == set(range(16))
+    assert [found.certificates[prompt] for prompt in range(17)] == [frozenset(one) for one in switches]
+    assert search.asked.evaluations <= 17 * (math.log2(16) + 2)
+    assert search.asked.attributions == 17
+
+
+@given(st.integers(1, 200), st.data())
+def test_a_prefix_is_found_to_within_a_quarter(last, data):
+    lowest, start = data.draw(st.integers(1, last)), data.draw(st.integers(1, last))
+    asked = []
+
+    def breaks(count):
+        assert 1 <= count <= last
+        asked.append(count)
+        return count >= lowest
+
+    found = _near(breaks, start, last)
+    assert lowest <= found
+    assert found - lowest < max(1, found // 4)
+    assert len(asked) <= 2 * abs(math.log2(lowest / start)) + 6
