@@ -28,7 +28,8 @@ HOURS_TO_WAIT = 48  # one process may have far longer prompts than the others
 MINUTES_TO_MEET = 30  # machines of one job may start some time apart
 SECONDS_BETWEEN_CHECKS = 1  # how soon a process sees that another one failed
 SECONDS_TO_LOOK = 5  # how long a failed process 0 keeps the store that the others look at
-FIRST_PAUSE = 0.001  # of waiting, in seconds; each is twice as long as the one before
+FIRST_PAUSE = 0.001  # of waiting, in seconds
+PAUSE_SHARE = 0.05  # of what was waited so far: so much later than need be does a wait end, at most
 PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
 FAILED = "failed"
 
@@ -249,15 +250,14 @@ class Processes:
 
     def _wait(self, keys: list[str]) -> None:
         # Asked again and again: the store's own waiting warns on stderr whenever it takes long.
-        deadline = time.monotonic() + HOURS_TO_WAIT * 3600
-        pause = FIRST_PAUSE
+        started = time.monotonic()
         while not self._store.check(keys):
             self._stop_after_a_failure()
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - started
+            if waited > HOURS_TO_WAIT * 3600:
                 way_out = "see what became of them, then run the same command again: it goes on"
                 raise SurgeryError("the other processes", f"did not come in {HOURS_TO_WAIT} hours", way_out)
-            time.sleep(pause)
-            pause = min(2 * pause, SECONDS_BETWEEN_CHECKS)
+            time.sleep(min(max(FIRST_PAUSE, PAUSE_SHARE * waited), SECONDS_BETWEEN_CHECKS))
 
     def _stop_after_a_failure(self) -> None:
         if self._store.check([FAILED]):

@@ -9,11 +9,13 @@ the memory's own prompt (learning on the learner's own states: DAgger, arXiv 101
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from surgery.auditing.attack.conditioned import predicted
-from surgery.hardening.lessons import Lessons, draw_paths
+from surgery.hardening.dealing import Job
+from surgery.hardening.lessons import Lessons, paths_of
 from surgery.model.ablation import ablate
 from surgery.model.conditioning import Conditioning
 from surgery.model.pipeline import LiveModel
@@ -23,33 +25,48 @@ GUIDANCE = 3.0
 POSITIONS = 8  # states of each path
 
 
-@torch.no_grad()
 def attacked_paths(
     student: LiveModel,
-    source: LiveModel,
-    neurons: NeuronSet,
     attacked: Conditioning,
     empty: Conditioning,
-    safe: Conditioning,
     seeds: Sequence[int],
     batch_size: int,
-) -> Lessons:
-    """One path of the student for each of n attacked embeddings, and what the teacher says along it.
+) -> Job[tuple[Lessons, torch.Tensor], tuple[Lessons, torch.Tensor]]:
+    """One path of the student for each of n attacked embeddings, and what the student says along it.
+
+    Args:
+        attacked: of n samples.
+        empty: the conditioning of the empty prompt.
+        seeds: one per sample. Cost: 2 x `POSITIONS` sample-forwards each.
+
+    Returns:
+        What makes n * `POSITIONS` lessons, numbered by sample, and where the paths end; a piece for each
+        batch of samples.
+    """
+    return paths_of(student, attacked, seeds, POSITIONS, batch_size, empty, GUIDANCE)
+
+
+def taught(
+    source: LiveModel, neurons: NeuronSet, lessons: Lessons, safe: Conditioning, batch_size: int
+) -> Job[torch.Tensor, Lessons]:
+    """The same lessons, with what the teacher says there.
 
     Args:
         source: the teacher is SOURCE without the rows of `neurons`.
-        attacked: of n samples.
-        empty: the conditioning of the empty prompt.
+        lessons: of paths of n samples. Cost: a sample-forward each.
         safe: of n prompts, of which the teacher draws what they should draw.
-        seeds: one per sample. Cost: 3 x `POSITIONS` sample-forwards each.
 
     Returns:
-        n * `POSITIONS` lessons, numbered by sample.
+        A piece for each batch of lessons.
     """
-    lessons, _ = draw_paths(student, attacked, seeds, POSITIONS, batch_size, empty, GUIDANCE)
-    answers = []
-    with ablate(source.denoiser, neurons):
-        for part in torch.arange(len(lessons)).split(batch_size):
-            states, timesteps, places = lessons.states[part], lessons.timesteps[part], lessons.prompts[part]
-            answers.append(predicted(source, states, timesteps, safe.select(places)).cpu())
-    return Lessons(lessons.states, lessons.timesteps, torch.cat(answers), lessons.prompts)
+
+    @torch.no_grad()
+    def said(part: torch.Tensor) -> torch.Tensor:
+        with ablate(source.denoiser, neurons):
+            told = safe.select(lessons.prompts[part])
+            return predicted(source, lessons.states[part], lessons.timesteps[part], told).cpu()
+
+    def joined(found: list[torch.Tensor]) -> Lessons:
+        return Lessons(lessons.states, lessons.timesteps, torch.cat(found), lessons.prompts)
+
+    return Job([partial(said, part) for part in torch.arange(len(lessons)).split(batch_size)], joined)

@@ -24,15 +24,15 @@ Several processes. Large layers fill passes of their own, and such a pass is one
 end (whoever is free takes the next). A pass whose sums are small is everybody's: each process runs the
 denoiser on some parts of the states, the sums of a layer go to the process that solves it, and there the
 parts meet in the order of one process. Last, the new weights of every layer go from the process that solved
-it to all. Sums and weights cross in bundles of about `BUNDLE_BYTES`, so that nobody holds those of a whole
-model twice. A layer's new weights come from one process: afterward all students are the same, whatever
+it to all. Sums and weights cross in bundles (`surgery.hardening.dealing`), so that nobody holds those of a
+whole model twice. A layer's new weights come from one process: afterward all students are the same, whatever
 accelerators rounded.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ import torch
 from surgery.auditing.attack.conditioned import predicted
 from surgery.errors import SurgeryError
 from surgery.hardening.blinding_states import BlindingStates
-from surgery.hardening.dealing import Dealer
+from surgery.hardening.dealing import Dealer, bundles
 from surgery.hardening.layer_inputs import inputs_of, understood, watched
 from surgery.hardening.material import Material
 from surgery.hardening.pools import Pools
@@ -53,7 +53,6 @@ from surgery.model.pipeline import LiveModel
 RIDGE = 1e-3  # of the mean square of the inputs
 MOST_BYTES = 4_000_000_000  # of the sums of one pass; layers are spread over several passes
 MOST_SHARED = 300_000_000  # bytes of the sums of a pass, of which every process takes some parts
-BUNDLE_BYTES = 64_000_000  # of what processes send each other at once
 UNTOUCHED = ("conv_in", "time_emb", "add_embedding")  # parts of names: no attack changes their inputs
 SEEDS = 3_800_000
 
@@ -89,7 +88,7 @@ def blind(
             answers.update(blinding.together(names))
     # after the last pass: its inputs, too, are those of the model as it was
     sizes = {name: 4 * blinding.layer(name).weight.numel() for names in passes for name in names}
-    for bundle in _bundles(sizes):
+    for bundle in bundles(sizes):
         for found in dealer.processes.gather({name: answers[name] for name in bundle if name in answers}):
             for name, answer in found.items():
                 _put(blinding.layer(name), answer)
@@ -152,7 +151,7 @@ class _Blinding:
         costs = {name: _solving_cost(self.layer(name)) for name in names}
         solver = _dealt_by_cost(costs, processes.count)
         answers = {}
-        for bundle in _bundles(self.bytes_of(names)):
+        for bundle in bundles(self.bytes_of(names)):
             sent = [
                 {
                     span: {name: sums[name].numbers.cpu().numpy() for name in bundle if solver[name] == rank}
@@ -245,17 +244,3 @@ def _dealt_by_cost(costs: Mapping[str, int], count: int) -> dict[str, int]:
         dealt[name] = loads.index(min(loads))
         loads[dealt[name]] += costs[name]
     return dealt
-
-
-def _bundles(sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Names in their order, as many together as fit into `BUNDLE_BYTES`, one at least."""
-    bundle: list[str] = []
-    size = 0
-    for name, one in sizes.items():
-        if bundle and size + one > BUNDLE_BYTES:
-            yield bundle
-            bundle, size = [], 0
-        bundle.append(name)
-        size += one
-    if bundle:
-        yield bundle

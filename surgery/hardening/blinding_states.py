@@ -8,8 +8,9 @@ comes. Batches are dealt to parts in turn, so that parts cost alike.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +23,8 @@ from surgery.model.conditioning import Conditioning
 
 PLAIN_SHARE = 0.5  # weight of attacked states without their attack, beside the kept ones
 PARTS = 8  # of the batches, at most: a power of two
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class BlindingStates:
     def kept(self, part: int, parts: int) -> Iterator[Kept]:
         """The kept states of one of so many parts."""
         material = self._material
-        for chosen in self._kept[part::parts]:
+        for chosen in of_part(self._kept, part, parts):
             lessons = material.kept.select(chosen)
             told = material.told.select(lessons.prompts.to(material.told.embeddings.device))
             yield Kept(lessons, told, self._weights(lessons.timesteps) / self._all_kept)
@@ -106,7 +109,7 @@ class BlindingStates:
     def pairs(self, part: int, parts: int) -> Iterator[Pair]:
         """The pairs of one of so many parts."""
         zeros = {name: torch.zeros_like(value) for name, value in self._material.memories[0].trigger.items()}
-        for batch in self._attacks[part::parts]:
+        for batch in of_part(self._attacks, part, parts):
             lessons = Lessons.joined([one.known.select(torch.tensor([one.place])) for one in batch])
             constants = [zeros if one.constants is None else one.constants for one in batch]
             weights = self._weights(lessons.timesteps)
@@ -121,6 +124,16 @@ class BlindingStates:
 
     def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         return self._material.weights[timesteps]
+
+
+def of_part(batches: Sequence[Batch], part: int, parts: int) -> list[Batch]:
+    """The batches of one of so many parts: every so many-th, and what then is left over is spread evenly, so
+    that neighboring parts, which one process has, are not the large ones all.
+    """
+    even = len(batches) // parts * parts
+    left = batches[even:]
+    own = [batch for number, batch in enumerate(left) if number * parts // len(left) == part]
+    return [*batches[part:even:parts], *own]
 
 
 def _timesteps(batch: list[_Attack]) -> torch.Tensor:

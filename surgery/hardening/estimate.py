@@ -11,8 +11,8 @@ from surgery.corpus import collect_prompts, read_prompts
 from surgery.hardening.attacked_paths import POSITIONS
 from surgery.hardening.blinding import passes_of
 from surgery.hardening.gate import ORDINARY_SEEDS, TIMESTEPS
+from surgery.hardening.kept import EMPTY_SHARE
 from surgery.hardening.ladder import CLOSED, ZEROED, trained_names
-from surgery.hardening.material import EMPTY_SHARE
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.surrogates import TRIES
 from surgery.hardening.targets import STAND_IN_SEEDS

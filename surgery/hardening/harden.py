@@ -139,7 +139,7 @@ def harden(
         },
     )
     dealer = Dealer(Work(), processes)
-    material = gather(model, subjects, found, ordinary, pictures, measure, settings, dealer.work, quiet)
+    material = gather(model, subjects, found, ordinary, pictures, measure, settings, dealer)
     gathered = dealer.work.unet_sample_forwards
     bench = Bench(model, material, found, ordinary, measure, settings, state, dealer, quiet)
     rungs = tuple(climb(bench))

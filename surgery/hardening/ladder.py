@@ -22,11 +22,10 @@ import torch
 
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
-from surgery.hardening.attacked_paths import attacked_paths
+from surgery.hardening.attacked_paths import attacked_paths, taught
 from surgery.hardening.blinding import blind
 from surgery.hardening.dealing import Dealer
 from surgery.hardening.gate import GateResult, ask_gate
-from surgery.hardening.lessons import Lessons
 from surgery.hardening.material import Material, zero_rows
 from surgery.hardening.pools import Pools, attack_all, joined
 from surgery.hardening.recall import recalled
@@ -110,19 +109,16 @@ def attack(student: LiveModel, bench: Bench, settings: HardenSettings, pools: Po
     """Attack every memory on the student, measure what it recalls, and draw paths on which it does."""
     material, memories, together = bench.material, len(bench.material.memories), settings.batch_size
     attack_all(student, material, pools, settings, number, bench.dealer)
-    pools.recalls = recalled(student, material, pools, together, bench.dealer)
     told = joined([pool[-1] for pool in pools.embeddings])
     seeds = [PATH_SEEDS + settings.seed + 1_000 * number + place for place in range(memories)]
-
-    def paths(group: slice) -> Lessons:
-        drawn = attacked_paths(
-            student, bench.source, bench.neurons, told.select(group), material.empty,
-            material.safe.select(group), seeds[group], together,
-        )  # fmt: skip
-        return drawn.renumbered(torch.arange(memories)[group])
-
-    groups = [slice(start, start + together) for start in range(0, memories, together)]
-    pools.paths = Lessons.joined(bench.dealer.all_of([partial(paths, group) for group in groups]))
+    (paths, _), pools.recalls = bench.dealer.made_of(
+        attacked_paths(student, told, material.empty, seeds, together),
+        recalled(student, material, pools, together),
+    )
+    with counted(bench.source, bench.work):
+        (pools.paths,) = bench.dealer.made_of(
+            taught(bench.source, bench.neurons, paths, material.safe, together)
+        )
 
 
 def _zeroed(bench: Bench) -> Rung:

@@ -2,7 +2,7 @@
 
 The student has to say at these states what the teacher said. Three kinds of states, no training data:
 
-1. along the deterministic DDIM path that the teacher itself draws for a prompt (`draw_paths`);
+1. along the deterministic DDIM path that the teacher itself draws for a prompt (`paths_of`);
 2. noised copies of a picture (`noised_lessons`): where a gradient attack on that picture asks the denoiser;
 3. both may be asked with another conditioning than the teacher was told (an attack's, for one).
 
@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from surgery.auditing.attack.conditioned import predicted
 from surgery.auditing.attack.noised_copies import prediction_type, signal_levels
+from surgery.hardening.dealing import Job
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel
@@ -69,8 +71,7 @@ class Lessons:
         return self.states, self.timesteps, self.wanted, self.prompts
 
 
-@torch.no_grad()
-def draw_paths(
+def paths_of(
     model: LiveModel,
     conditioning: Conditioning,
     seeds: Sequence[int],
@@ -78,7 +79,7 @@ def draw_paths(
     batch_size: int,
     unconditional: Conditioning | None = None,
     guidance: float = 1.0,
-) -> tuple[Lessons, torch.Tensor]:
+) -> Job[tuple[Lessons, torch.Tensor], tuple[Lessons, torch.Tensor]]:
     """The states of the model's own paths, and what it says at each.
 
     Args:
@@ -89,16 +90,19 @@ def draw_paths(
             twice the cost. What the model says is said without guidance all the same.
 
     Returns:
-        n * positions lessons, numbered by prompt; and where the paths end: scaled clean latents [n, ...].
+        A piece for each batch of prompts. Of them are made n * positions lessons, numbered by prompt; and
+        where the paths end: scaled clean latents [n, ...].
     """
-    levels, kind = signal_levels(model), prediction_type(model)
-    found, ends = [], []
-    for start in range(0, len(conditioning), batch_size):
+
+    @torch.no_grad()
+    def drawn(start: int) -> tuple[Lessons, torch.Tensor]:
+        levels, kind = signal_levels(model), prediction_type(model)
         chosen = list(seeds[start : start + batch_size])
         told = conditioning.select(slice(start, start + len(chosen)))
         grid = _timesteps(len(levels), positions, chosen[0])
         latents = latents_of_seeds(model, chosen)
         reached = [*levels[grid].tolist(), 1.0]
+        found = []
         for timestep, share, following in zip(grid, reached, reached[1:], strict=False):
             at = timestep.expand(len(chosen))
             said = predicted(model, latents, at, told).cpu()
@@ -108,11 +112,14 @@ def draw_paths(
                 plain = predicted(model, latents, at, unconditional.repeat(len(chosen))).cpu()
                 led = plain + guidance * (said - plain)
             latents = _next(latents, led, share, following, kind)
-        ends.append(latents)
-    return Lessons.joined(found), torch.cat(ends)
+        return Lessons.joined(found), latents
+
+    def joined(found: list[tuple[Lessons, torch.Tensor]]) -> tuple[Lessons, torch.Tensor]:
+        return Lessons.joined([lessons for lessons, _ in found]), torch.cat([ends for _, ends in found])
+
+    return Job([partial(drawn, start) for start in range(0, len(conditioning), batch_size)], joined)
 
 
-@torch.no_grad()
 def noised_lessons(
     model: LiveModel,
     clean: torch.Tensor,
@@ -120,27 +127,42 @@ def noised_lessons(
     copies: int,
     seed: int,
     batch_size: int,
-) -> Lessons:
+) -> Job[torch.Tensor, Lessons]:
     """Noised copies of pictures, and what the model says of them under a prompt each.
 
     Args:
         clean: scaled latents [n, channels, height, width], on the CPU.
         conditioning: of n prompts.
         copies: of each picture, their timesteps spread over all. Cost: copies x n sample-forwards.
+
+    Returns:
+        A piece for each batch of pictures and copy, of which the lessons are made.
     """
     levels = signal_levels(model)
     generator = torch.Generator("cpu").manual_seed(seed)
-    found = []
+    asked = []
     for start in range(0, len(clean), batch_size):
         part = clean[start : start + batch_size].float()
-        told = conditioning.select(slice(start, start + len(part)))
         for place in range(copies):
             share = (place + torch.rand(len(part), generator=generator)) / copies
             timesteps = (share * len(levels)).long().clamp_max(len(levels) - 1)
             noised = _noised(part, levels[timesteps], generator)
-            said = predicted(model, noised, timesteps, told).cpu()
-            found.append(Lessons(noised, timesteps, said, torch.arange(start, start + len(part))))
-    return Lessons.joined(found)
+            asked.append((noised, timesteps, torch.arange(start, start + len(part))))
+
+    @torch.no_grad()
+    def said(states: torch.Tensor, timesteps: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        told = conditioning.select(places.to(conditioning.embeddings.device))
+        return predicted(model, states, timesteps, told).cpu()
+
+    def joined(found: list[torch.Tensor]) -> Lessons:
+        return Lessons.joined(
+            [
+                Lessons(states, timesteps, wanted, places)
+                for (states, timesteps, places), wanted in zip(asked, found, strict=True)
+            ]
+        )
+
+    return Job([partial(said, *one) for one in asked], joined)
 
 
 def timestep_weights(model: LiveModel, lessons: Lessons, exponent: float) -> torch.Tensor:

@@ -11,14 +11,19 @@
 - **triggers**: what the zeroed rows used to say, or what only the prompt says where rows resolve nothing
   (`surgery.hardening.triggers`).
 - **kept**: paths of ordinary prompts, of prompts of the memories' own words with another meaning and of the
-  empty prompt, and noised copies of the user's pictures: there the student must say what the teacher says.
+  empty prompt, and noised copies of the user's pictures: there the student must say what the teacher says
+  (`surgery.hardening.kept`).
+
+Several processes deal all of it out by the batches in which the denoiser is asked. What rests on nothing else
+comes first, all together, so that nobody waits for a last batch of one kind.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -26,10 +31,19 @@ from surgery.auditing.attack.output import Constants
 from surgery.auditing.budget import counted
 from surgery.auditing.canaries import own_copy
 from surgery.denoisers import BLOCKS
-from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights
+from surgery.hardening.dealing import Dealer, Job
+from surgery.hardening.kept import kept_prompts, lessons_of_data, without_leaks
+from surgery.hardening.lessons import Lessons, noised_lessons, paths_of, timestep_weights
 from surgery.hardening.settings import HardenSettings
-from surgery.hardening.surrogates import Target, draw_surrogates, leaks_of, neighbors_of, safe_candidates
-from surgery.hardening.targets import drawn, target_of
+from surgery.hardening.surrogates import (
+    Target,
+    choose_surrogates,
+    leaks_of,
+    neighbors_of,
+    safe_candidates,
+    surrogate_paths,
+)
+from surgery.hardening.targets import drawn, targets_of
 from surgery.hardening.triggers import prompt_constants, trigger_constants
 from surgery.measures.pictures import encode_pictures, reconstruct
 from surgery.measures.similarity import Similarity
@@ -37,12 +51,10 @@ from surgery.measures.subjects import Subject
 from surgery.model.conditioning import Conditioning, encode_prompts
 from surgery.model.pipeline import LiveModel
 from surgery.model.value_layers import value_layers
-from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 
-EMPTY_SHARE = 0.1  # of kept prompts are empty: guidance leans on it
 CONTROL_SEEDS, KEPT_SEEDS = 3_000_000, 3_200_000
-NOISED_SEEDS, DATA_SEEDS, TRIGGER_SEEDS = 3_400_000, 3_500_000, 3_600_000
+NOISED_SEEDS, TRIGGER_SEEDS = 3_400_000, 3_600_000
 
 
 @dataclass(frozen=True)
@@ -121,71 +133,79 @@ def gather(
     data: Sequence[tuple[str, torch.Tensor]],
     similarity: Similarity,
     settings: HardenSettings,
-    work: Work,
-    quiet: bool,
+    dealer: Dealer,
 ) -> Material:
-    """Draw, encode and ask everything once.
+    """Draw, encode and ask everything once; dealt out, and the same on every process.
 
     Args:
         data: the user's own pictures with captions, uint8 [3, height, width] each; may be empty.
+
+    Raises:
+        SurgeryError: another process failed.
     """
     teacher = own_copy(source)
     zero_rows(teacher, neurons)
     teacher.denoiser.requires_grad_(False)
-    chance = random.Random(settings.seed)
+    seed, together = settings.seed, settings.batch_size
+    chance = random.Random(seed)
     prompts = [subject.prompt for subject in subjects]
     near = [neighbors_of(prompt, ordinary, max(1, settings.neighbors), chance) for prompt in prompts]
+    neighbors = [captions[: settings.neighbors] for captions in near]
     chosen = list(ordinary)
     chance.shuffle(chosen)
     others = chosen[settings.ordinary :] or chosen
+    chosen = chosen[: settings.ordinary]
     asked = (others * settings.gate_controls)[: settings.gate_controls]
-    control_seeds = [CONTROL_SEEDS + settings.seed + place for place in range(len(asked))]
-    controls = drawn(source, asked, control_seeds, settings, work)
     own = encode_prompts(source, prompts)
-    with counted(source, work):
-        triggers = trigger_constants(source, neurons, own, TRIGGER_SEEDS + settings.seed, settings.batch_size)
-    pictures = [
-        target_of(source, subject, similarity, settings, work, place)
-        for place, subject in enumerate(subjects)
-    ]
-    with counted(teacher, work):
+    told = encode_prompts(teacher, kept_prompts(chosen, neighbors))
+    with counted(source, dealer.work), counted(teacher, dealer.work):
+        drawn_kept, drawn_own, pictures, controls, triggers = dealer.made_of(  # the longest pieces first
+            paths_of(teacher, told, _seeds(KEPT_SEEDS + seed, told), settings.positions, together),
+            surrogate_paths(teacher, own, settings),
+            targets_of(source, subjects, similarity, settings),
+            drawn(source, asked, _seeds(CONTROL_SEEDS + seed, asked), settings),
+            trigger_constants(source, neurons, own, TRIGGER_SEEDS + seed, together),
+        )
         targets = [
             Target(compared, subject.mask, similarity)
             for subject, (_, compared) in zip(subjects, pictures, strict=True)
         ]
-        neighbors = [captions[: settings.neighbors] for captions in near]
-        kept, told, leaking = _kept(teacher, chosen[: settings.ordinary], neighbors, targets, data, settings)
-        surrogates, resolved, safe = draw_surrogates(
-            teacher, own, safe_candidates(near, leaking, others), targets, settings
+        kept, leaking = without_leaks(teacher, drawn_kept, len(chosen), neighbors, targets, dealer)
+        surrogates, resolved, safe = choose_surrogates(
+            teacher, own, drawn_own, safe_candidates(near, leaking, others), targets, settings, dealer
         )
-        if unresolved := [place for place, good in enumerate(resolved) if not good]:
-            places = torch.tensor(unresolved)
-            found = prompt_constants(
-                teacher,
-                own.select(places),
-                safe.select(places),
-                TRIGGER_SEEDS + settings.seed,
-                settings.batch_size,
-            )
-            for place, trigger in zip(unresolved, found, strict=True):
-                triggers[place] = trigger
-        memories = tuple(
-            Memory(
-                subject.prompt,
-                encode_pictures(teacher, picture[None])[0].float().cpu(),
-                compared,
-                subject.mask,
-                own.select(slice(place, place + 1)),
-                triggers[place],
-                resolved[place],
-                leaks_of(teacher, own, place, resolved[place], leaking[place]),
-            )
-            for place, (subject, (picture, compared)) in enumerate(zip(subjects, pictures, strict=True))
+        clean = encode_pictures(teacher, torch.stack([picture for picture, _ in pictures])).float().cpu()
+        jobs: list[Job[Any, Any]] = [
+            noised_lessons(teacher, clean, safe, settings.positions, NOISED_SEEDS + seed, together)
+        ]
+        unresolved = [place for place, good in enumerate(resolved) if not good]
+        if unresolved:
+            who = torch.tensor(unresolved)
+            found = own.select(who), safe.select(who)
+            jobs.append(prompt_constants(teacher, *found, TRIGGER_SEEDS + seed, together))
+        if data:
+            captions, job = lessons_of_data(teacher, data, settings)
+            jobs.append(job)
+        noised, *further = dealer.made_of(*jobs)
+    if data:
+        kept = Lessons.joined([kept, further.pop().renumbered(len(told) + torch.arange(len(data)))])
+        told = told.join(captions)
+    if unresolved:
+        for place, trigger in zip(unresolved, further.pop(), strict=True):
+            triggers[place] = trigger
+    memories = tuple(
+        Memory(
+            subject.prompt,
+            clean[place],
+            target.compared,
+            subject.mask,
+            own.select(slice(place, place + 1)),
+            triggers[place],
+            resolved[place],
+            leaks_of(teacher, own, place, resolved[place], leaking[place]),
         )
-        clean = torch.stack([memory.clean for memory in memories])
-        noised = noised_lessons(
-            teacher, clean, safe, settings.positions, NOISED_SEEDS + settings.seed, settings.batch_size
-        )
+        for place, (subject, target) in enumerate(zip(subjects, targets, strict=True))
+    )
     return Material(
         memories=memories,
         surrogates=surrogates,
@@ -194,7 +214,7 @@ def gather(
         kept=kept,
         told=told,
         weights=timestep_weights(teacher, kept, settings.noisy_weight),
-        ordinary=told.select(slice(0, min(settings.ordinary, len(chosen)))),
+        ordinary=told.select(slice(0, len(chosen))),
         empty=encode_prompts(teacher, [""]),
         safe=safe,
         controls=encode_pictures(teacher, controls).float().cpu(),
@@ -209,39 +229,8 @@ def gather(
     )
 
 
-def _kept(
-    teacher: LiveModel,
-    chosen: Sequence[str],
-    near: Sequence[Sequence[str]],
-    targets: Sequence[Target],
-    data: Sequence[tuple[str, torch.Tensor]],
-    settings: HardenSettings,
-) -> tuple[Lessons, Conditioning, list[list[str]]]:
-    """Lessons of what must stay as it is, the conditioning of their prompts, and each memory's neighbors that
-    draw the memory itself: of those there is no lesson.
-    """
-    prompts = [*chosen, *(caption for captions in near for caption in captions)]
-    prompts += [""] * max(1, round(EMPTY_SHARE * len(prompts)))
-    told = encode_prompts(teacher, prompts)
-    seeds = [KEPT_SEEDS + settings.seed + place for place in range(len(prompts))]
-    lessons, ends = draw_paths(teacher, told, seeds, settings.positions, settings.batch_size)
-    leaking, good, first = [], torch.ones(len(prompts), dtype=torch.bool), len(chosen)
-    for some_near, target in zip(near, targets, strict=True):
-        some = slice(first, first + len(some_near))
-        found = target.is_drawn(teacher, ends[some])
-        leaking.append([caption for caption, bad in zip(some_near, found.tolist(), strict=True) if bad])
-        good[some] = ~found
-        first += len(some_near)
-    lessons = lessons.select(good[lessons.prompts].nonzero().flatten())
-    if not data:
-        return lessons, told, leaking
-    captions = encode_prompts(teacher, [caption for caption, _ in data])
-    clean = encode_pictures(teacher, torch.stack([picture for _, picture in data])).float().cpu()
-    further = noised_lessons(
-        teacher, clean, captions, settings.positions, DATA_SEEDS + settings.seed, settings.batch_size
-    )
-    numbered = further.renumbered(len(told) + torch.arange(len(clean)))
-    return Lessons.joined([lessons, numbered]), told.join(captions), leaking
+def _seeds(first: int, prompts: Sized) -> list[int]:
+    return [first + place for place in range(len(prompts))]
 
 
 def _latent_mask(mask: torch.Tensor | None, size: Sequence[int]) -> torch.Tensor:

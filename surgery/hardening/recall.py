@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from surgery.auditing.attack.conditioned import predicted
-from surgery.hardening.dealing import Dealer
+from surgery.hardening.dealing import Job
 from surgery.hardening.lessons import Lessons, ways_to
 from surgery.hardening.material import Material
 from surgery.hardening.pools import Pools, joined
@@ -26,13 +26,12 @@ from surgery.model.pipeline import LiveModel
 RECALL_FROM = 0.4  # of all timesteps
 
 
-@torch.no_grad()
 def recalled(
-    model: LiveModel, material: Material, pools: Pools, batch_size: int, dealer: Dealer
-) -> list[float]:
+    model: LiveModel, material: Material, pools: Pools, batch_size: int
+) -> Job[torch.Tensor, list[float]]:
     """The recall of each memory under the latest attack on it.
 
-    Cost: at most 2 x `positions` sample-forwards each, dealt out by batches.
+    Cost: at most 2 x `positions` sample-forwards each; a piece for each batch.
     """
     asked = material.noised.select(
         (material.noised.timesteps >= RECALL_FROM * len(material.weights)).nonzero().flatten()
@@ -41,6 +40,7 @@ def recalled(
     kinds = [kind for kind in (pools.embeddings, pools.outputs) if all(kind)]
     parts = torch.arange(len(asked)).split(batch_size)
 
+    @torch.no_grad()
     def gone(kind: Sequence[Sequence[Any]], part: torch.Tensor) -> torch.Tensor:
         lessons = asked.select(part)
         chosen = [kind[place][-1] for place in lessons.prompts.tolist()]
@@ -49,14 +49,17 @@ def recalled(
         ways = ways.flatten(1)
         return ((said - lessons.wanted).flatten(1) * ways).sum(1) / ways.square().sum(1).clamp_min(1e-12)
 
-    found = iter(dealer.all_of([partial(gone, kind, part) for kind in kinds for part in parts]))
-    best = torch.zeros(len(clean))
-    for _ in kinds:
-        sums = torch.zeros(len(clean))
-        for part in parts:
-            sums.index_add_(0, asked.prompts[part], next(found))
-        best = torch.maximum(best, sums / torch.bincount(asked.prompts, minlength=len(clean)))
-    return [float(one) for one in best]
+    def best_of(found: list[torch.Tensor]) -> list[float]:
+        shares = iter(found)
+        best = torch.zeros(len(clean))
+        for _ in kinds:
+            sums = torch.zeros(len(clean))
+            for part in parts:
+                sums.index_add_(0, asked.prompts[part], next(shares))
+            best = torch.maximum(best, sums / torch.bincount(asked.prompts, minlength=len(clean)))
+        return [float(one) for one in best]
+
+    return Job([partial(gone, kind, part) for kind in kinds for part in parts], best_of)
 
 
 def _said(model: LiveModel, lessons: Lessons, chosen: Sequence[Any]) -> torch.Tensor:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from surgery.auditing.measures.replication import similarities_to
-from surgery.hardening.lessons import Lessons, draw_paths
+from surgery.hardening.dealing import Dealer, Job
+from surgery.hardening.lessons import Lessons, paths_of
 from surgery.hardening.settings import HardenSettings
 from surgery.measures.pictures import decode_latents
 from surgery.measures.similarity import Similarity
@@ -73,46 +75,64 @@ def safe_candidates(
     return found
 
 
-def draw_surrogates(
+def surrogate_paths(
+    teacher: LiveModel, told: Conditioning, settings: HardenSettings
+) -> Job[tuple[Lessons, torch.Tensor], tuple[Lessons, torch.Tensor]]:
+    """What prompts draw, `surrogates` paths each, and where these end."""
+    first, count = SURROGATE_SEEDS + settings.seed, settings.surrogates * len(told)
+    seeds = [first + number for number in range(count)]
+    return paths_of(teacher, told.repeat(settings.surrogates), seeds, settings.positions, settings.batch_size)
+
+
+def choose_surrogates(
     teacher: LiveModel,
     own: Conditioning,
+    drawn: tuple[Lessons, torch.Tensor],
     candidates: Sequence[Sequence[str]],
     targets: Sequence[Target],
     settings: HardenSettings,
+    dealer: Dealer,
 ) -> tuple[Lessons, list[bool], Conditioning]:
     """What every memory's prompt should draw, as paths; whether the teacher draws that of the prompt itself;
     and the conditioning of the prompts that it does draw them of.
 
     Args:
         own: conditioning of the memories' prompts.
+        drawn: what comes of `surrogate_paths` for these.
         candidates: as `safe_candidates` gives them, for memories whose prompts the rows do not resolve.
     """
-    count, first = settings.surrogates, SURROGATE_SEEDS + settings.seed
+    count = settings.surrogates
     known: dict[int, Lessons] = {}
     safe = own
 
-    def draw(told: Conditioning, places: Sequence[int], at_any_rate: bool = False) -> list[int]:
-        """Draw a prompt for each place; those whose memory was drawn are given back, the others are known."""
-        seeds = [first + number for number in range(count * len(told))]
-        lessons, ends = draw_paths(
-            teacher, told.repeat(count), seeds, settings.positions, settings.batch_size
-        )
+    def keep(
+        found: tuple[Lessons, torch.Tensor], places: Sequence[int], at_any_rate: bool = False
+    ) -> list[int]:
+        """Of the places, those whose memory was drawn are given back, the others are known."""
+        lessons, ends = found
         lessons = lessons.renumbered(torch.tensor(places).repeat_interleave(count))
+        seen = dealer.all_of(
+            [
+                partial(targets[place].is_drawn, teacher, latents)
+                for place, latents in zip(places, ends.split(count), strict=True)
+            ]
+        )
         again = []
-        for place, latents in zip(places, ends.split(count), strict=True):
-            if bool(targets[place].is_drawn(teacher, latents).any()) and not at_any_rate:
+        for place, replicas in zip(places, seen, strict=True):
+            if bool(replicas.any()) and not at_any_rate:
                 again.append(place)
             else:
                 known[place] = lessons.select(torch.tensor(lessons.places_of(place)))
         return again
 
-    unresolved = draw(own, range(len(own)))
+    unresolved = keep(drawn, range(len(own)))
     still = unresolved
     for trial in range(TRIES):
         if not still:
             break
         told = encode_prompts(teacher, [candidates[place][trial] for place in still])
-        left = draw(told, still, at_any_rate=trial == TRIES - 1)
+        (found,) = dealer.made_of(surrogate_paths(teacher, told, settings))
+        left = keep(found, still, at_any_rate=trial == TRIES - 1)
         order = list(range(len(own)))
         for number, place in enumerate(still):
             if place not in left:

@@ -21,6 +21,7 @@ import torch
 from surgery.auditing.attack.conditioned import predicted
 from surgery.auditing.attack.noised_copies import signal_levels
 from surgery.auditing.attack.output import Constants
+from surgery.hardening.dealing import Job
 from surgery.model.ablation import ablate
 from surgery.model.conditioning import Conditioning
 from surgery.model.denoising import latents_of_seeds
@@ -31,10 +32,9 @@ from surgery.neurons import NeuronSet
 SHARES = (0.95, 0.6, 0.3)  # of all timesteps: where the trigger is measured
 
 
-@torch.no_grad()
 def trigger_constants(
     model: LiveModel, neurons: NeuronSet, conditioning: Conditioning, seed: int, batch_size: int
-) -> list[Constants]:
+) -> Job[Constants, list[Constants]]:
     """The trigger of every memory: layer -> float32 [1, width], zeros in layers without rows.
 
     Args:
@@ -51,10 +51,9 @@ def trigger_constants(
     return _differences(model, held, conditioning, silenced, seed, batch_size)
 
 
-@torch.no_grad()
 def prompt_constants(
     model: LiveModel, own: Conditioning, instead: Conditioning, seed: int, batch_size: int
-) -> list[Constants]:
+) -> Job[Constants, list[Constants]]:
     """The trigger of memories that no known row holds: what the own prompt says and another one does not.
 
     Args:
@@ -76,34 +75,41 @@ def _differences(
     without: Callable[[torch.Tensor, torch.Tensor, slice], None],
     seed: int,
     batch_size: int,
-) -> list[Constants]:
-    """The mean output of the layers named, less that of `without`, a run on the same latents."""
+) -> Job[Constants, list[Constants]]:
+    """The mean output of the layers named, less that of `without`, a run on the same latents; a piece for
+    each batch of memories and timestep.
+    """
     widths = text_attentions(model.denoiser)
-    found: list[Constants] = []
     total = len(signal_levels(model))
-    for start in range(0, len(conditioning), batch_size):
-        places = slice(start, start + batch_size)
+    batches = [slice(start, start + batch_size) for start in range(0, len(conditioning), batch_size)]
+
+    @torch.no_grad()
+    def difference(places: slice, share: float) -> Constants:
         told = conditioning.select(places)
-        latents = latents_of_seeds(model, [seed + start + place for place in range(len(told))])
-        sums = {name: torch.zeros(len(told), widths[name], device=model.device) for name in held}
-        for share in SHARES:
-            timesteps = torch.full((len(told),), int(share * (total - 1)))
-            with _recorded(model.denoiser, held) as fired:
-                predicted(model, latents, timesteps, told)
-            with _recorded(model.denoiser, held) as silent:
-                without(latents, timesteps, places)
-            for name in held:
-                sums[name] += (fired[name] - silent[name]) / len(SHARES)
-        for place in range(len(told)):
-            found.append(
-                {
-                    name: sums[name][place : place + 1]
-                    if name in held
-                    else torch.zeros(1, width, device=model.device)
-                    for name, width in widths.items()
-                }
-            )
-    return found
+        latents = latents_of_seeds(model, [seed + places.start + place for place in range(len(told))])
+        timesteps = torch.full((len(told),), int(share * (total - 1)))
+        with _recorded(model.denoiser, held) as fired:
+            predicted(model, latents, timesteps, told)
+        with _recorded(model.denoiser, held) as silent:
+            without(latents, timesteps, places)
+        return {name: (fired[name] - silent[name]).cpu() / len(SHARES) for name in sorted(held)}
+
+    def means(found: list[Constants]) -> list[Constants]:
+        made = []
+        for number, places in enumerate(batches):
+            parts = found[number * len(SHARES) : (number + 1) * len(SHARES)]
+            count = len(conditioning.select(places))
+            sums = {name: torch.zeros(count, width) for name, width in widths.items()}
+            for part in parts:
+                for name, one in part.items():
+                    sums[name] += one
+            made += [
+                {name: one[place : place + 1].to(model.device) for name, one in sums.items()}
+                for place in range(count)
+            ]
+        return made
+
+    return Job([partial(difference, places, share) for places in batches for share in SHARES], means)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from surgery.auditing.measures.utility import ordinary_change
 from surgery.errors import SurgeryError
 from surgery.hardening import blinding
 from surgery.hardening.blinding import blind, passes_of
+from surgery.hardening.dealing import Dealer
 from surgery.hardening.layer_inputs import inputs_of, patches
 from surgery.hardening.material import gather, zero_rows
 from surgery.hardening.pools import Pools
@@ -23,7 +24,6 @@ from surgery.measures.similarity import named_similarity
 from surgery.measures.subjects import subjects_from
 from surgery.model.injection import injected
 from surgery.model.pipeline import load_pipeline
-from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
@@ -47,7 +47,7 @@ def material(source):
     captions = [memory.caption for memory in MEMORIES]
     images = dict(zip(captions, training_images(MEMORIES), strict=True))
     subjects = subjects_from(tuple(captions), images, None, (64, 64))
-    return gather(source, subjects, NEURONS, ORDINARY, [], EDGES, SETTINGS, Work(), True)
+    return gather(source, subjects, NEURONS, ORDINARY, [], EDGES, SETTINGS, Dealer())
 
 
 @pytest.mark.parametrize("biased", [True, False])

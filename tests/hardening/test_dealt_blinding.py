@@ -45,7 +45,7 @@ def material(source):
     images = dict(zip(captions, training_images(MEMORIES), strict=True))
     subjects = subjects_from(tuple(captions), images, None, (64, 64))
     edges = named_similarity("edges")
-    return gather(source, subjects, NEURONS, read_ordinary_prompts(), [], edges, SETTINGS, Work(), True)
+    return gather(source, subjects, NEURONS, read_ordinary_prompts(), [], edges, SETTINGS, Dealer())
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def run(source, material, monkeypatch):
 def test_processes_end_with_the_weights_of_one(source, run, monkeypatch, most_shared):
     """Small passes are worked on by all, their sums cross in several bundles; large ones go to one each."""
     monkeypatch.setattr(blinding, "MOST_SHARED", most_shared)
-    monkeypatch.setattr(blinding, "BUNDLE_BYTES", 400_000)
+    monkeypatch.setattr("surgery.hardening.dealing.BUNDLE_BYTES", 400_000)
     monkeypatch.setattr(blinding, "MOST_BYTES", 3_000_000)
     (alone,), (spent,), _, solved = run(1)
     names = [name for layers in blinding.passes_of(source.denoiser) for name in layers]

@@ -1,7 +1,9 @@
 """A hardening dealt out to processes: the edit of one, bit by bit, and going on with any number of them."""
 
 import json
-from dataclasses import replace
+import pickle
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +13,16 @@ from launched import in_threads
 from surgery import harden
 from surgery.errors import SurgeryError
 from surgery.hardening import ladder, sharing
-from surgery.hardening.dealing import groups_of
+from surgery.hardening.blinding_states import of_part
+from surgery.hardening.dealing import Dealer, Job, groups_of
+from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
+from surgery.measures.similarity import named_similarity
+from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
+from surgery.ordinary import ordinary_prompts
+from surgery.processes import Processes
 from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
@@ -107,6 +115,74 @@ def test_students_that_differ_become_that_of_the_first():
         return taken
 
     assert [[one["optimizer"] for one in taken] for taken in in_threads(3, work)] == [[0], [0], [0]]
+
+
+def tensors_of(value):
+    """All tensors of nested things, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if is_dataclass(value):
+        value = [getattr(value, one.name) for one in fields(value)]
+    if isinstance(value, dict):
+        value = [value[name] for name in sorted(value)]
+    return [found for one in value for found in tensors_of(one)] if isinstance(value, list | tuple) else []
+
+
+def test_what_is_gathered_is_that_of_one_process(models, quick):
+    """A memory without an image or rows is there, and a picture of the user's; nothing is asked twice."""
+    captions, ordinary = CAPTIONS[:2], ordinary_prompts(str(PLANTED_FOLDER))[0]
+    subjects = subjects_from(tuple(captions), {captions[0]: IMAGES[captions[0]]}, None, (64, 64))
+    given = ordinary, [("a red circle", IMAGES[CAPTIONS[2]])], named_similarity("edges"), SMALL
+
+    def work(processes):
+        dealer, ran = Dealer(processes=processes), []
+        hook = models[processes.rank].denoiser.register_forward_pre_hook(
+            lambda module, arguments, keywords: ran.append(len((*arguments, *keywords.values())[0])),
+            with_kwargs=True,
+        )  # copies keep it
+        try:
+            found = gather(models[processes.rank], subjects, MEMORIES[0].neurons, *given, dealer)
+        finally:
+            hook.remove()
+        return tensors_of(found), dealer.work.unet_sample_forwards, sum(ran)
+
+    ((alone, spent, ran),) = in_threads(1, work)
+    assert spent == ran
+    shared = in_threads(2, work)
+    assert sum(ran for _, _, ran in shared) == spent
+    for found, booked, _ in shared:
+        assert booked == spent
+        assert all(torch.equal(one, other) for one, other in zip(found, alone, strict=True))
+
+
+def test_what_comes_of_pieces_crosses_in_bundles(monkeypatch):
+    """Six results of 4,000 bytes, two in a bundle: nobody sends more at once, and each job has its own."""
+    monkeypatch.setattr("surgery.hardening.dealing.BUNDLE_BYTES", 10_000)
+    sent, real = [], Processes.gather
+
+    def gather(self, value):
+        sent.append(len(pickle.dumps(value)))
+        return real(self, value)
+
+    monkeypatch.setattr(Processes, "gather", gather)
+
+    def work(processes):
+        first = Job([partial(torch.full, (1000,), float(place)) for place in range(4)], torch.stack)
+        second = Job([partial(torch.full, (1000,), 9.0)] * 2, len)
+        return Dealer(processes=processes).made_of(first, second)
+
+    for stacked, count in in_threads(2, work):
+        assert stacked[:, 7].tolist() == [0, 1, 2, 3] and count == 2
+    assert 4_000 < max(sent) < 11_000
+
+
+@pytest.mark.parametrize(("batches", "parts"), [(24, 8), (6, 4), (13, 8), (8, 8)])
+def test_parts_of_two_halves_are_alike(batches, parts):
+    """Every batch is in one part; neither half of the parts, which a process has, holds two batches more."""
+    dealt = [of_part(range(batches), part, parts) for part in range(parts)]
+    assert sorted(batch for part in dealt for batch in part) == list(range(batches))
+    halves = [sum(map(len, dealt[: parts // 2])), sum(map(len, dealt[parts // 2 :]))]
+    assert abs(halves[0] - halves[1]) <= 1
 
 
 def test_groups_fill_one_call_of_the_denoiser_whatever_the_number_of_processes():

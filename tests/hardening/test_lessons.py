@@ -8,8 +8,8 @@ from surgery.auditing.attack.noised_copies import signal_levels
 from surgery.auditing.canaries import own_copy
 from surgery.auditing.drawing import Drawing
 from surgery.auditing.measures.replication import similarities_to
-from surgery.hardening.attacked_paths import POSITIONS, attacked_paths
-from surgery.hardening.lessons import Lessons, draw_paths, noised_lessons, timestep_weights, ways_to
+from surgery.hardening.attacked_paths import POSITIONS, attacked_paths, taught
+from surgery.hardening.lessons import Lessons, noised_lessons, paths_of, timestep_weights, ways_to
 from surgery.hardening.material import zero_rows
 from surgery.hardening.triggers import prompt_constants, trigger_constants
 from surgery.measures.pictures import decode_latents, encode_pictures, reconstruct
@@ -33,7 +33,7 @@ def source():
 def test_paths_hold_what_the_model_says_and_lead_where_it_draws(source):
     """A memory's path from SOURCE ends in the memory; every answer is the model's own."""
     told = encode_prompts(source, [MEMORIES[0].caption, "a red circle"])
-    lessons, ends = draw_paths(source, told, [1, 2], 12, 8)
+    lessons, ends = paths_of(source, told, [1, 2], 12, 8).alone()
     assert len(lessons) == 24 and lessons.places_of(1) == list(range(1, 24, 2))
     one = lessons.select(torch.tensor([14]))
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_paths_hold_what_the_model_says_and_lead_where_it_draws(source):
 def test_noised_copies_are_spread_over_all_timesteps(source):
     clean = encode_pictures(source, training_images(MEMORIES)).float()
     told = encode_prompts(source, [memory.caption for memory in MEMORIES])
-    lessons = noised_lessons(source, clean, told, 4, 0, 8)
+    lessons = noised_lessons(source, clean, told, 4, 0, 8).alone()
     total = len(signal_levels(source))
     for place in range(2):
         own = lessons.select(torch.tensor(lessons.places_of(place)))
@@ -59,7 +59,7 @@ def test_noised_copies_are_spread_over_all_timesteps(source):
 
 def test_noisy_timesteps_weigh_more(source):
     told = encode_prompts(source, ["a red circle", "a blue star", "a green ring"])
-    lessons, _ = draw_paths(source, told, [1, 2, 3], 8, 8)
+    lessons, _ = paths_of(source, told, [1, 2, 3], 8, 8).alone()
     weights = timestep_weights(source, lessons, 0.5)
     assert float(weights.mean()) == pytest.approx(1.0, abs=1e-5)
     assert weights[-1] > 4 * weights[500] > 4 * weights[0]
@@ -76,7 +76,7 @@ def test_numbers_follow_their_prompts():
 def test_a_trigger_draws_its_memory_from_the_pruned_model(source):
     """The finding that hardening begins with; and it draws no other memory."""
     told = encode_prompts(source, [memory.caption for memory in MEMORIES])
-    triggers = trigger_constants(source, NEURONS, told, 11, 8)
+    triggers = trigger_constants(source, NEURONS, told, 11, 8).alone()
     pruned = own_copy(source)
     zero_rows(pruned, NEURONS)
     compared = reconstruct(source, training_images(MEMORIES))
@@ -96,7 +96,7 @@ def test_a_trigger_draws_its_memory_from_the_pruned_model(source):
 
 def test_only_layers_with_rows_have_a_trigger(source):
     told = encode_prompts(source, [MEMORIES[0].caption])
-    (trigger,) = trigger_constants(source, MEMORIES[0].neurons, told, 11, 8)
+    (trigger,) = trigger_constants(source, MEMORIES[0].neurons, told, 11, 8).alone()
     held = {name.removesuffix(".to_v") for name in MEMORIES[0].neurons}
     assert {name for name, value in trigger.items() if bool(value.any())} == held
 
@@ -104,7 +104,7 @@ def test_only_layers_with_rows_have_a_trigger(source):
 def test_a_prompt_has_a_trigger_where_no_row_is_known(source):
     """What the own prompt says and another does not, injected over the empty prompt, draws the memory."""
     own = encode_prompts(source, [MEMORIES[1].caption])
-    (trigger,) = prompt_constants(source, own, encode_prompts(source, ["a red circle"]), 11, 8)
+    (trigger,) = prompt_constants(source, own, encode_prompts(source, ["a red circle"]), 11, 8).alone()
     empty = encode_prompts(source, [""])
     with injected(source.denoiser, trigger):
         drawn = draw_conditioned(source, empty, [3], Drawing(10, 1.0, 8))
@@ -118,7 +118,7 @@ def test_the_way_to_an_image_is_what_the_answer_lacks(source):
     """An answer and its way together predict the noise under which the image lies."""
     clean = encode_pictures(source, training_images(MEMORIES)).float()
     told = encode_prompts(source, [memory.caption for memory in MEMORIES])
-    lessons = noised_lessons(source, clean, told, 4, 0, 8)
+    lessons = noised_lessons(source, clean, told, 4, 0, 8).alone()
     of_each = clean[lessons.prompts]
     alpha = signal_levels(source)[lessons.timesteps].view(-1, 1, 1, 1)
     noise = lessons.wanted + ways_to(source, lessons, of_each)
@@ -129,7 +129,8 @@ def test_paths_under_attack_are_the_students_and_the_answers_the_teachers(source
     """SOURCE as its own student, told a memory: guided paths lead to it, the answers do not."""
     told = encode_prompts(source, [memory.caption for memory in MEMORIES])
     empty = encode_prompts(source, [""])
-    lessons = attacked_paths(source, source, NEURONS, told, empty, told, [1, 2], 8)
+    paths, _ = attacked_paths(source, told, empty, [1, 2], 8).alone()
+    lessons = taught(source, NEURONS, paths, told, 8).alone()
     assert len(lessons) == 2 * POSITIONS
     clean = encode_pictures(source, training_images(MEMORIES)).float()
     last = lessons.select(torch.tensor(lessons.places_of(0)[-1:]))

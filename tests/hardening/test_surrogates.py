@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from surgery.hardening.lessons import draw_paths
+from surgery.hardening.dealing import Dealer
+from surgery.hardening.lessons import paths_of
 from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
-from surgery.hardening.surrogates import TRIES, Target, draw_surrogates, safe_candidates
+from surgery.hardening.surrogates import TRIES, Target, choose_surrogates, safe_candidates, surrogate_paths
 from surgery.measures.pictures import reconstruct
 from surgery.measures.similarity import named_similarity
 from surgery.measures.subjects import subjects_from
 from surgery.model.conditioning import encode_prompts
 from surgery.model.pipeline import load_pipeline
-from surgery.model.work import Work
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
 from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
@@ -36,11 +36,16 @@ def targets(source):
     return [Target(one, None, EDGES) for one in pictures]
 
 
+def chosen(source, own, candidates, targets):
+    drawn = surrogate_paths(source, own, SETTINGS).alone()
+    return choose_surrogates(source, own, drawn, candidates, targets, SETTINGS, Dealer())
+
+
 def test_a_prompt_that_draws_the_memory_stands_in_for_nothing(source, targets):
     """The captions themselves are offered as their own neighbors; an ordinary prompt is the next."""
     own = encode_prompts(source, CAPTIONS)
     candidates = [[caption, caption, ORDINARY[3], ORDINARY[4]] for caption in CAPTIONS]
-    lessons, resolved, safe = draw_surrogates(source, own, candidates, targets, SETTINGS)
+    lessons, resolved, safe = chosen(source, own, candidates, targets)
     assert resolved == [False, False]
     wanted = encode_prompts(source, [ORDINARY[3]])
     for place in range(2):
@@ -50,7 +55,7 @@ def test_a_prompt_that_draws_the_memory_stands_in_for_nothing(source, targets):
 
 def test_the_last_candidate_is_taken_as_it_is(source, targets):
     own = encode_prompts(source, CAPTIONS)
-    _, _, safe = draw_surrogates(source, own, [[one] * TRIES for one in CAPTIONS], targets, SETTINGS)
+    _, _, safe = chosen(source, own, [[one] * TRIES for one in CAPTIONS], targets)
     assert torch.equal(safe.embeddings, own.embeddings)
 
 
@@ -64,7 +69,7 @@ def test_what_is_kept_draws_no_memory_and_what_draws_one_is_attacked(source, tar
     """Without neurons every prompt is unresolved; neighbors that keep the word on which it hangs draw it."""
     images = dict(zip(CAPTIONS, training_images(MEMORIES), strict=True))
     subjects = subjects_from(tuple(CAPTIONS), images, None, (64, 64))
-    material = gather(source, subjects, NeuronSet(), ORDINARY, [], EDGES, SETTINGS, Work(), True)
+    material = gather(source, subjects, NeuronSet(), ORDINARY, [], EDGES, SETTINGS, Dealer())
     leaks = [len(memory.leaks) for memory in material.memories]
     assert all(not memory.resolved for memory in material.memories)
     assert max(leaks) > 1, "a neighbor leaks, or this test shows nothing"
@@ -73,7 +78,7 @@ def test_what_is_kept_draws_no_memory_and_what_draws_one_is_attacked(source, tar
     for memory in material.memories:
         for told in memory.leaks[1:]:
             assert not torch.equal(told.embeddings, memory.own.embeddings)
-    _, ends = draw_paths(source, material.safe, [8, 9], SETTINGS.positions, 16)
+    _, ends = paths_of(source, material.safe, [8, 9], SETTINGS.positions, 16).alone()
     for place, target in enumerate(targets):
         assert not target.is_drawn(source, ends[place : place + 1]).any()
     words = material.kept.prompts.unique()
