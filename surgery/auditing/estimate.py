@@ -144,9 +144,11 @@ def estimate_inputs(inputs: AuditInputs) -> Estimate:
     """The estimate for what an audit is asked; reads prompts and pictures, and loads no model.
 
     Raises:
-        UsageError: prompts, training images or control images cannot be read.
+        UsageError: prompts, ordinary prompts, training images or control images cannot be read.
     """
     corpus = read_corpus(inputs.prompts)
+    if inputs.ordinary_file is not None:
+        read_corpus(inputs.ordinary_file)  # a dry run refuses what the audit would refuse
     images = inputs.images
     if images is None or isinstance(images, str | Path):
         subjects = subjects_from(corpus.prompts, images, None, ANY_SIZE)

@@ -95,6 +95,11 @@ def test_the_table_shows_what_the_verdict_used():
     assert document["sentence"] in lines and f"{document['phrase']}: {document['reason']}" in lines
 
 
+def test_a_dry_run_refuses_what_the_audit_would_refuse(folders, tmp_path, capsys):
+    assert main(command(folders, tmp_path / "out", "--dry-run", "--ordinary", str(tmp_path / "none"))) == 2
+    assert "no such file" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(folders, tmp_path, capsys):
     words = command(folders, tmp_path / "out", "--dry-run", "--attack", "embedding", "--controls", "24")
     words[1:3] = ["no", "model"]  # none is loaded
