@@ -14,7 +14,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ FIRST_PAUSE = 0.001  # of waiting, in seconds
 PAUSE_SHARE = 0.05  # of what was waited so far: so much later than need be does a wait end, at most
 PIECE_BYTES = 4 * 2**20  # the store takes 8 MiB a value at most
 FAILED = "failed"
+AGAIN = "run the same command again: it goes on"
 
 
 @dataclass
@@ -185,12 +186,9 @@ class Processes:
             for rank in ranks:
                 if rank != self.rank:
                     self._send(f"{exchange}/{self.rank}/to/{rank}", values[rank])
-            return [
-                values[rank]
-                if rank == self.rank
-                else self._receive(f"{exchange}/{rank}/to/{self.rank}", clear=True)
-                for rank in ranks
-            ]
+            keys = [f"{exchange}/{rank}/to/{self.rank}" for rank in ranks]
+            others = {rank: self._receive(keys[rank], clear=True) for rank in ranks if rank != self.rank}
+        return [others.get(rank, values[rank]) for rank in ranks]
 
     def __enter__(self) -> Processes:
         return self
@@ -255,26 +253,21 @@ class Processes:
             self._stop_after_a_failure()
             waited = time.monotonic() - started
             if waited > HOURS_TO_WAIT * 3600:
-                way_out = "see what became of them, then run the same command again: it goes on"
-                raise SurgeryError("the other processes", f"did not come in {HOURS_TO_WAIT} hours", way_out)
+                cause, way_out = f"did not come in {HOURS_TO_WAIT} hours", f"see why, then {AGAIN}"
+                raise SurgeryError("the other processes", cause, way_out)
             time.sleep(min(max(FIRST_PAUSE, PAUSE_SHARE * waited), SECONDS_BETWEEN_CHECKS))
 
     def _stop_after_a_failure(self) -> None:
         if self._store.check([FAILED]):
-            raise SurgeryError(
-                f"process {self._store.get(FAILED).decode()}",
-                "failed, so the others stop",
-                "see its message, then run the same command again: it goes on",
-            )
+            failed = f"process {self._store.get(FAILED).decode()}"
+            raise SurgeryError(failed, "failed, so the others stop", f"see its message, then {AGAIN}")
 
     def _tell_of_failure(self) -> None:
-        try:
+        with suppress(RuntimeError):  # whoever hosts the store is gone: there is nobody to tell
             self._store.set(FAILED, str(self.rank))
             if self.is_main:
                 # The store dies with this process; a moment's wait lets the others read why.
                 time.sleep(SECONDS_TO_LOOK)
-        except RuntimeError:
-            pass  # whoever hosts the store is gone: there is nobody to tell
 
 
 @contextmanager
@@ -283,6 +276,4 @@ def _reached() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.distributed.DistError and its kin
-        raise SurgeryError(
-            "the other processes", f"are out of reach ({error})", "run the same command again: it goes on"
-        ) from None
+        raise SurgeryError("the other processes", f"are out of reach ({error})", AGAIN) from None
