@@ -9,12 +9,11 @@ as a weight of a constant input, the new weights are the least-squares answer to
 
     W' = W (I - g D (C + g A + ridge)^-1),   C = E[x x^T],  A = E[x* x*^T],  D = E[(x* - x) x*^T]
 
-with g the weight of the second (`--blinding`). Kept
-states are those of ordinary prompts, neighbors and the empty prompt, and the attacked ones without their
-attack. All layers are solved from the inputs of one and the same model: each is blind by itself, none relies
-on an earlier one that shuts the memory out. So whatever an attack replaces or injects, the layers behind it
-forgot as well; in training, which asks for the last layer's answer only, the first layer that shuts it out is
-enough.
+with g the weight of the second (`--blinding`). Kept states are those of ordinary prompts, neighbors and the
+empty prompt, and the attacked ones without their attack. All layers are solved from the inputs of one and the
+same model: each is blind by itself, none relies on an earlier one that shuts the memory out. So whatever an
+attack replaces or injects, the layers behind it forgot as well; in training, which asks for the last layer's
+answer only, the first layer that shuts it out is enough.
 
 The form is that of closed-form edits of cross-attention (UCE, arXiv 2308.14761, equation 7), here for every
 layer and with inputs under attack in the place of concepts. Layers that read the latents, the prompt or the

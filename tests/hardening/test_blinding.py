@@ -13,20 +13,16 @@ from surgery.auditing.measures.utility import ordinary_change
 from surgery.errors import SurgeryError
 from surgery.hardening import blinding
 from surgery.hardening.blinding import blind, passes_of
-from surgery.hardening.dealing import Dealer
 from surgery.hardening.layer_inputs import inputs_of, patches
-from surgery.hardening.material import gather, zero_rows
+from surgery.hardening.material import zero_rows
 from surgery.hardening.pools import Pools
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.squares import Squares
 from surgery.hardening.training import Trainer
 from surgery.measures.similarity import named_similarity
-from surgery.measures.subjects import subjects_from
 from surgery.model.injection import injected
-from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
-from surgery.testbed.demo import training_images
-from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
+from surgery.testbed.load import read_ground_truth, read_ordinary_prompts
 
 MEMORIES = [memory for memory in read_ground_truth() if memory.name in ("boat", "moon")]
 NEURONS = NeuronSet().union(*(memory.neurons for memory in MEMORIES))
@@ -38,16 +34,8 @@ SETTINGS = HardenSettings(
 
 
 @pytest.fixture(scope="module")
-def source():
-    return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def material(source):
-    captions = [memory.caption for memory in MEMORIES]
-    images = dict(zip(captions, training_images(MEMORIES), strict=True))
-    subjects = subjects_from(tuple(captions), images, None, (64, 64))
-    return gather(source, subjects, NEURONS, ORDINARY, [], EDGES, SETTINGS, Dealer())
+def material(gathered):
+    return gathered(MEMORIES, NEURONS, SETTINGS)
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -13,17 +13,13 @@ from surgery.auditing.canaries import own_copy
 from surgery.hardening import blinding
 from surgery.hardening.blinding import blind
 from surgery.hardening.dealing import Dealer
-from surgery.hardening.material import gather, zero_rows
+from surgery.hardening.material import zero_rows
 from surgery.hardening.pools import Pools
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.squares import Squares, fold
-from surgery.measures.similarity import named_similarity
-from surgery.measures.subjects import subjects_from
-from surgery.model.pipeline import load_pipeline
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
-from surgery.testbed.demo import training_images
-from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
+from surgery.testbed.load import read_ground_truth
 
 MEMORIES = read_ground_truth()[:2]
 NEURONS = NeuronSet().union(*(memory.neurons for memory in MEMORIES))
@@ -35,17 +31,8 @@ MOST_INPUTS = 70  # of the layers that are made blind here: about half of all
 
 
 @pytest.fixture(scope="module")
-def source():
-    return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def material(source):
-    captions = [memory.caption for memory in MEMORIES]
-    images = dict(zip(captions, training_images(MEMORIES), strict=True))
-    subjects = subjects_from(tuple(captions), images, None, (64, 64))
-    edges = named_similarity("edges")
-    return gather(source, subjects, NEURONS, read_ordinary_prompts(), [], edges, SETTINGS, Dealer())
+def material(gathered):
+    return gathered(MEMORIES, NEURONS, SETTINGS)
 
 
 @pytest.fixture

@@ -16,18 +16,12 @@ from surgery.measures.pictures import decode_latents, encode_pictures, reconstru
 from surgery.measures.similarity import named_similarity
 from surgery.model.conditioning import encode_prompts
 from surgery.model.injection import injected
-from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
-from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+from surgery.testbed.load import read_ground_truth
 
 MEMORIES = [memory for memory in read_ground_truth() if memory.name in ("boat", "moon")]
 NEURONS = NeuronSet().union(*(memory.neurons for memory in read_ground_truth()))
-
-
-@pytest.fixture(scope="module")
-def source():
-    return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
 
 
 def test_paths_hold_what_the_model_says_and_lead_where_it_draws(source):

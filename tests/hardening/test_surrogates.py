@@ -5,17 +5,14 @@ import torch
 
 from surgery.hardening.dealing import Dealer
 from surgery.hardening.lessons import paths_of
-from surgery.hardening.material import gather
 from surgery.hardening.settings import HardenSettings
 from surgery.hardening.surrogates import TRIES, Target, choose_surrogates, safe_candidates, surrogate_paths
 from surgery.measures.pictures import reconstruct
 from surgery.measures.similarity import named_similarity
-from surgery.measures.subjects import subjects_from
 from surgery.model.conditioning import encode_prompts
-from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
-from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
+from surgery.testbed.load import read_ground_truth, read_ordinary_prompts
 
 MEMORIES = [memory for memory in read_ground_truth() if memory.name in ("boat", "moon")]
 CAPTIONS = [memory.caption for memory in MEMORIES]
@@ -23,11 +20,6 @@ ORDINARY, EDGES = read_ordinary_prompts(), named_similarity("edges")
 SETTINGS = HardenSettings(
     surrogates=1, positions=12, ordinary=6, neighbors=4, gate_controls=1, drawing_steps=4, batch_size=16
 )
-
-
-@pytest.fixture(scope="module")
-def source():
-    return load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +57,9 @@ def test_prompts_seen_to_leak_are_tried_last_and_an_ordinary_one_after_them():
     assert safe_candidates([["bad"]], [["bad"]], [])[0] == ["bad", "", "", ""]
 
 
-def test_what_is_kept_draws_no_memory_and_what_draws_one_is_attacked(source, targets):
+def test_what_is_kept_draws_no_memory_and_what_draws_one_is_attacked(source, targets, gathered):
     """Without neurons every prompt is unresolved; neighbors that keep the word on which it hangs draw it."""
-    images = dict(zip(CAPTIONS, training_images(MEMORIES), strict=True))
-    subjects = subjects_from(tuple(CAPTIONS), images, None, (64, 64))
-    material = gather(source, subjects, NeuronSet(), ORDINARY, [], EDGES, SETTINGS, Dealer())
+    material = gathered(MEMORIES, NeuronSet(), SETTINGS)
     leaks = [len(memory.leaks) for memory in material.memories]
     assert all(not memory.resolved for memory in material.memories)
     assert max(leaks) > 1, "a neighbor leaks, or this test shows nothing"

@@ -31,6 +31,7 @@ import numpy
 
 from surgery.localization.joint.growth import CHUNK, Growth
 from surgery.localization.joint.system import NO_EFFECT, Asked, Mask, System
+from surgery.localization.search.certificate import bisect
 
 MENDINGS = 3
 PARTS = 32  # that a mask is released in, at least
@@ -202,10 +203,4 @@ def _near(breaks: Callable[[int], bool], number: int, last: int) -> int:
             number = half
         else:
             failed = half
-    while number - failed > max(1, number // 4):
-        middle = (failed + number) // 2
-        if breaks(middle):
-            number = middle
-        else:
-            failed = middle
-    return number
+    return bisect(breaks, failed, number, 4)
