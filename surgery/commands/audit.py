@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surgery.auditing.settings import ATTACK, DEVICE, GATES, ORDINARY, AuditSettings
+from surgery.commands.output_option import add_output, check_output
 from surgery.files import strict_json
 from surgery.options import add_options, settings_from
 from surgery.text import printable
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", metavar="SOURCE", help="the checkpoint before: folder, single file or Hub id"
     )
     parser.add_argument("patched", metavar="PATCHED", help="the checkpoint after")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="audit.json and audit.html")
+    add_output(parser, "DIR", "audit.json and audit.html")
     parser.add_argument("--prompts", required=True, metavar="FILE", help=".txt, .csv, .tsv, .jsonl, .parquet")
     parser.add_argument(
         "--images",
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit, write the two files, print the verdicts; 0, or 3 where the required gate does not hold."""
+    check_output(arguments)
     if arguments.dry_run:
         return _dry_run(arguments)
     from surgery.auditing.audit import audit
@@ -116,7 +118,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     from surgery.auditing.estimate import estimate_inputs
     from surgery.auditing.inputs import AuditInputs, output_folder
 
-    output_folder(arguments.output)  # refuses one that the audit would refuse
+    if arguments.output is not None:
+        output_folder(arguments.output)  # refuses one that the audit would refuse
     found = estimate_inputs(AuditInputs(**_asked(arguments)))
     print(strict_json(found.as_json()) if arguments.json else estimate_table(found))
     return 0

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from surgery.commands.output_option import add_output, check_output
 from surgery.files import strict_json
 from surgery.hardening.settings import DEVICE, HardenSettings
 from surgery.options import add_options, settings_from
@@ -19,7 +20,7 @@ GATE_STATUS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `surgery harden`; see its help."""
     parser.add_argument("source", metavar="SOURCE", help="the checkpoint: folder, single file or Hub id")
-    parser.add_argument("-o", "--output", required=True, metavar="EDIT", help="folder of the edit, a new one")
+    add_output(parser, "EDIT", "folder of the edit, a new one")
     parser.add_argument("--prompts", required=True, metavar="FILE", help="the memories' captions")
     parser.add_argument(
         "--neurons", metavar="FILE", help="neurons.json (default: none, every prompt counts as unresolved)"
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Harden, write the edit, print what the gate said; 0, or 3 where it does not hold."""
+    check_output(arguments)
     settings = settings_from(HardenSettings, arguments)
     if arguments.dry_run:
         return _dry_run(arguments, settings)

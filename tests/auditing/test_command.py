@@ -117,6 +117,18 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(folders, tmp_path,
     assert "no such file" in capsys.readouterr().err
 
 
+def test_only_a_dry_run_needs_no_output(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = command(folders, "out")
+    place = words.index("-o")
+    del words[place : place + 2]
+    assert main([*words, "--dry-run"]) == 0
+    assert "prompts:  2" in capsys.readouterr().out
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("surgery audit: -o: is missing; ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(folders, tmp_path, capsys):
     words = command(folders, tmp_path / "private", "--include-private", "--json")
     assert main(words) == 0

@@ -188,9 +188,11 @@ def test_the_estimate_bounds_what_was_spent(once, capsys, tmp_path):
     assert found.trained["hardened"] > 3_000_000
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(CAPTIONS))
-    command = ["harden", str(PLANTED_FOLDER), "--prompts", str(prompts), "-o", str(tmp_path / "edit")]
-    assert main([*command, "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["prompts"] == 2 and not (tmp_path / "edit").exists()
+    command = ["harden", str(PLANTED_FOLDER), "--prompts", str(prompts)]
+    for output in ([], ["-o", str(tmp_path / "edit")]):
+        assert main([*command, *output, "--dry-run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["prompts"] == 2 and not (tmp_path / "edit").exists()
+    assert main(command) == 2 and "-o: is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
