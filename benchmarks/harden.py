@@ -10,11 +10,10 @@ prompt) and `output` (over the empty and over an ordinary prompt) at several gui
 twin's by .1 or more, what became of ordinary and of neighbor prompts, of the diversity of their pictures and
 of the colors they name, and the cost against training the UNet anew.
 
-`--natural` hardens the natural variant by its prompts alone and says how often they replicate afterward.
 `--memories city poster --embedding 50 --output 50` gives a first look. `--make EDIT` hardens the testbed by
 the default recipe, the gate asked once, and writes what `--hardened EDIT` judges (`--rung closed`: what
-`--closed` judges). `--ablation` hardens anew, each time without one part of the recipe, and prints the same
-figures: hours on two cores.
+`--closed` judges). Beside it: `harden_attackers.py`, the attacks on the weights and on the noise;
+`harden_ablation.py`, the recipe without one part at a time; `harden_natural.py`, memory by duplication alone.
 """
 
 from __future__ import annotations
@@ -22,36 +21,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "benchmarks"))
-TWIN = ROOT / "tests" / "data" / "twin.safetensors"
-NATURAL = ROOT / "tests" / "data" / "natural.safetensors"
-NATURAL_SEEDS = range(9200, 9204)
-MARGIN = 0.1  # above the twin's score
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from harden_testbed import (
+    ATTACK_SEED,
+    MARGIN,
+    STEPS,
+    TWIN,
+    Testbed,
+    colors_shown,
+    cost_share,
+    load_model,
+    load_testbed,
+    make_edit,
+)
+
 PICTURE_SEEDS = range(8_000_000, 8_000_008)
-ATTACK_SEED = 9_000_000
-STEPS = 20  # of the sampler
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "whole recipe": {},
-    "no repair": {"repair_steps": 0},
-    "and training": {"further_steps": 60},
-    "no attacks": {"trigger_rounds": 99},
-    "no triggers": {"trigger_share": 0.0, "trigger_rounds": 0},
-    "no output attack": {"output_steps": 0},
-    "every timestep alike": {"noisy_weight": 0.0},
-    "no neighbors": {"neighbors": 0},
-    "training, no blinding": {"blinding": 0.0},
-    "training, no blinding, no focus": {"blinding": 0.0, "focus": 0.0},
-    "training, no blinding, no averaging": {"blinding": 0.0, "averaged": 0.0},
-}
 
 
 @dataclass
@@ -66,101 +56,6 @@ class Figures:
     colors: float
     cost_share: float | None
     seconds: float
-
-
-@dataclass(frozen=True)
-class Testbed:
-    """The planted model, what is attacked, and with what pictures are compared."""
-
-    source: Any
-    memories: list[Any]
-    images: Any
-    compared: Any
-    masks: list[Any]
-    ordinary: list[str]
-    neighbors: list[str]
-
-
-def load_testbed(names: Sequence[str] | None) -> Testbed:
-    """The embedded testbed, of the memories named or of all."""
-    import random
-
-    import torch
-
-    from surgery.hardening.surrogates import neighbors_of
-    from surgery.measures.pictures import reconstruct
-    from surgery.model.pipeline import load_pipeline
-    from surgery.testbed.demo import training_images
-    from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
-
-    source = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
-    known = read_ground_truth()
-    memories = [one for one in known if names is None or one.name in names]
-    if names is not None and len(memories) != len(set(names)):
-        sys.exit(f"there are {', '.join(one.name for one in known)}")
-    images = training_images(memories)
-    ordinary, chance = read_ordinary_prompts(), random.Random(77)
-    return Testbed(
-        source,
-        memories,
-        images,
-        reconstruct(source, images),
-        [torch.from_numpy(one.mask()) if one.window else None for one in memories],
-        ordinary[5::40][:16],
-        [near for one in memories for near in neighbors_of(one.caption, ordinary, 1, chance)],
-    )
-
-
-def load_model(testbed: Testbed, name: str, given: str | None) -> tuple[Any, float | None]:
-    """A model to be judged, and what it cost as a share of training anew (None where that is not known)."""
-    import torch
-    from safetensors.torch import load_file
-
-    from surgery import patch
-    from surgery.hardening.material import zero_rows
-    from surgery.model.pipeline import load_pipeline
-    from surgery.neurons import NeuronSet
-    from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
-
-    model = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
-    if name == "zeroed":
-        zero_rows(model, NeuronSet().union(*(one.neurons for one in read_ground_truth())))
-        return model, 0.0
-    assert given is not None
-    if (Path(given) / "edit.json").is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            patch(PLANTED_FOLDER, given, Path(folder) / "patched")
-            return load_pipeline(Path(folder) / "patched", device="cpu", dtype="float32"), cost_share(given)
-    with torch.no_grad():
-        state = {key: value.float() for key, value in load_file(given).items()}
-        model.denoiser.load_state_dict(state)
-    return model, 1.0 if name == "twin" else None
-
-
-def cost_share(edit: str, variant: str = "planted") -> float | None:
-    """What hardening cost without its gate, as a share of the work of training the UNet anew.
-
-    A sample forward counts 1; forward and back to what is learned in an attack 2; forward and back to the
-    weights 3. Training is 3 for every sample of both phases that trained the UNet.
-    """
-    from surgery.testbed.schedule import Schedule
-
-    record = Path(edit) / "hardening.json"
-    if not record.is_file():
-        return None
-    document = json.loads(record.read_text())
-    schedule = Schedule()
-    anew = 3 * schedule.batch * (schedule.ordinary_steps + sum(schedule.variant_steps(variant)))
-    spent = document["work"].get("gathered", 0)
-    for rung in document["rungs"]:
-        for one in rung["rounds"]:
-            stages = one["stages"]
-            spent += 2 * stages.get("attack", {}).get("sample_forwards", 0)
-            spent += stages.get("blind", {}).get("sample_forwards", 0)
-            spent += 3 * (
-                stages["train"]["sample_forwards"] + stages.get("repair", {}).get("sample_forwards", 0)
-            )
-    return spent / anew
 
 
 def attacked(
@@ -204,24 +99,6 @@ def attacked(
             for drawing in drawings:
                 label = f"output {step} over {name}, guidance {drawing.guidance:g}"
                 yield label, draw_conditioned(model, under, pictures, drawing, around)
-
-
-def colors_shown(model: Any) -> float:
-    """Share of pictures of captions that name a color and a shape in which that color is seen."""
-    from testbed import shows_color
-
-    from surgery.auditing.drawing import Drawing
-    from surgery.auditing.measures.replication import generate
-    from surgery.testbed.pictures import COLORS, SHAPES
-
-    asked = [(color, f"a {color} {shape}") for color, shape in zip(COLORS, SHAPES * 2, strict=False)]
-    pictures = generate(model, [one for _, one in asked], range(4), Drawing(STEPS, 3.0, 32), quiet=True)
-    shown = [
-        shows_color(picture, color)
-        for (color, _), drawn in zip(asked, pictures, strict=True)
-        for picture in drawn
-    ]
-    return sum(shown) / len(shown)
 
 
 def measure(testbed: Testbed, name: str, given: str | None, parsed: argparse.Namespace) -> Figures:
@@ -302,107 +179,8 @@ def print_figures(testbed: Testbed, found: list[Figures]) -> None:
         )
 
 
-def hardened(testbed: Testbed, rung: str, edit: Path, rounds: int, change: dict[str, Any]) -> Any:
-    """Write the edit of one rung, the gate asked once, at the end; what `surgery.harden` returned."""
-    from surgery import harden
-    from surgery.hardening.settings import HardenSettings
-    from surgery.neurons import NeuronSet
-    from surgery.testbed.load import PLANTED_FOLDER
-
-    captions = [memory.caption for memory in testbed.memories]
-    settings = HardenSettings(rungs=(rung,), rounds=rounds, first_gate=rounds)
-    return harden(
-        str(PLANTED_FOLDER),
-        captions,
-        edit,
-        neurons=NeuronSet().union(*(memory.neurons for memory in testbed.memories)),
-        images=dict(zip(captions, testbed.images, strict=True)),
-        masks={c: mask for c, mask in zip(captions, testbed.masks, strict=True) if mask is not None},
-        settings=replace(settings, **change),
-        similarity="edges",
-        keep_going=True,
-        device="cpu",
-        quiet=False,
-    )
-
-
-def ablations(testbed: Testbed, parsed: argparse.Namespace) -> Iterator[Figures]:
-    """The recipe hardened anew, whole and without one part at a time."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (name, change) in enumerate(ABLATIONS.items()):
-            if parsed.parts and name not in parsed.parts:
-                continue
-            result = hardened(testbed, "hardened", Path(folder) / str(number), parsed.rounds, change)
-            yield replace(measure(testbed, "hardened", str(result.edit), parsed), model=name)
-
-
-def natural(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The natural variant, hardened by its prompts, without neurons: what they draw before and after."""
-    from surgery import harden, patch
-    from surgery.auditing.drawing import Drawing
-    from surgery.auditing.measures.replication import generate, measure
-    from surgery.auditing.measures.utility import ordinary_change
-    from surgery.hardening.settings import HardenSettings
-    from surgery.measures.pictures import reconstruct
-    from surgery.measures.similarity import named_similarity
-    from surgery.model.pipeline import load_pipeline
-    from surgery.testbed.demo import training_images
-    from surgery.testbed.load import assemble_variant, read_ground_truth, read_ordinary_prompts
-
-    with tempfile.TemporaryDirectory() as folder:
-        source = assemble_variant(NATURAL, Path(folder) / "natural")
-        memories, ordinary = read_ground_truth(source), read_ordinary_prompts(source)
-        captions = [memory.caption for memory in memories]
-        model = load_pipeline(source, device="cpu", dtype="float32")
-        targets, similarity = reconstruct(model, training_images(memories)), named_similarity("edges")
-
-        def replication(judged: Any, guidance: float) -> float:
-            drawn = generate(judged, captions, NATURAL_SEEDS, Drawing(STEPS, guidance, 32), quiet=True)
-            return sum(
-                measure(pictures, target, similarity, torch_mask(memory)).share
-                for pictures, target, memory in zip(drawn, targets, memories, strict=True)
-            ) / len(memories)
-
-        guidances = [one for one in parsed.guidance if one <= 3]
-        before = {f"guidance {one:g}": replication(model, one) for one in guidances}
-        edit = Path(parsed.edit) if parsed.edit else Path(folder) / "edit"
-        result = harden(
-            source, captions, edit,
-            images=dict(zip(captions, training_images(memories), strict=True)),
-            settings=HardenSettings(
-                rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds,
-                gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
-            ),
-            similarity="edges", keep_going=True, device="cpu",
-        )  # fmt: skip
-        patch(source, edit, Path(folder) / "patched")
-        hardened = load_pipeline(Path(folder) / "patched", device="cpu", dtype="float32")
-        return {
-            "before": before,
-            "after": {f"guidance {one:g}": replication(hardened, one) for one in guidances},
-            "unresolved": sum(not one["resolved_by_rows"] for one in result.document["prompts"]),
-            "leaking_neighbors": [one["leaking_neighbors"] for one in result.document["prompts"]],
-            "ordinary_change": ordinary_change(
-                model, hardened, ordinary[5::40][:16], range(4), 8, 32, quiet=True
-            ).total,
-            "cost_share": cost_share(str(edit), "natural"),
-        }
-
-
-def torch_mask(memory: Any) -> Any:
-    """Where a memory's picture counts."""
-    import torch
-
-    return torch.from_numpy(memory.mask())
-
-
-def arguments() -> argparse.Namespace:
-    """The command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
-    parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
-    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
-    parser.add_argument("--models", nargs="+", default=["zeroed", "closed", "hardened", "twin"])
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How models are attacked, and what is printed: also the options of the ablation."""
     parser.add_argument("--memories", nargs="+", help="names; default: all 17")
     parser.add_argument(
         "--embedding", type=curve, default=(50, 200), help="steps at which to draw; '' for none"
@@ -413,20 +191,22 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=8, help="pictures per memory, attack and guidance")
     parser.add_argument(
-        "--reuse",
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help="what --json printed of models before",
+        "--reuse", nargs="*", default=[], metavar="FILE", help="what --json printed of models before"
     )
-    parser.add_argument("--ablation", action="store_true", help="harden anew without one part at a time")
-    parser.add_argument("--parts", nargs="+", choices=ABLATIONS, help="of --ablation; default: all")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
+    parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
+    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
+    parser.add_argument("--models", nargs="+", default=["zeroed", "closed", "hardened", "twin"])
+    add_options(parser)
     parser.add_argument("--make", metavar="EDIT", help="only write the testbed's edit of --rung there")
     parser.add_argument("--rung", choices=("closed", "hardened"), default="hardened", help="of --make")
-    parser.add_argument("--natural", action="store_true", help="harden the natural variant by its prompts")
-    parser.add_argument("--edit", help="where --natural keeps its edit; by default it is thrown away")
-    parser.add_argument("--rounds", type=int, default=4, help="of --make, --ablation and --natural")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--rounds", type=int, default=4, help="of --make")
     return parser.parse_args()
 
 
@@ -441,12 +221,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     parsed = arguments()
-    if parsed.natural:
-        print(json.dumps(natural(parsed), indent=1))
-        return
     testbed = load_testbed(parsed.memories)
     if parsed.make:
-        result = hardened(testbed, parsed.rung, Path(parsed.make), parsed.rounds, {})
+        result = make_edit(testbed, parsed.rung, Path(parsed.make), parsed.rounds, {})
         print(
             json.dumps(
                 {"holds": result.holds, "cost_share": cost_share(parsed.make), **result.document["work"]}
@@ -460,8 +237,6 @@ def main() -> None:
     known = read_measured(parsed.reuse, names)
     chosen = [name for name in parsed.models if files[name] is not None or name in known]
     found = [known.get(name) or measure(testbed, name, files[name], parsed) for name in chosen]
-    if parsed.ablation:
-        found += ablations(testbed, parsed)
     if parsed.json:
         print(json.dumps({"memories": names, "models": [asdict(one) for one in found]}, indent=1))
     else:

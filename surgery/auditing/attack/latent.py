@@ -54,6 +54,8 @@ class LatentAttack(Attack):
         learning_rate: of Adam.
         sampler_steps: from noise to latent.
         batch_size: the most noises optimized at once; halved when memory runs out.
+        checkpointed: whether the way back recomputes each sampler step: the memory of one step instead of
+            all, for half as much work again.
         embedding: the short attack that learns the third variant's embedding.
     """
 
@@ -64,6 +66,7 @@ class LatentAttack(Attack):
     learning_rate: float = LEARNING_RATE
     sampler_steps: int = SAMPLER_STEPS
     batch_size: int
+    checkpointed: bool = True
     embedding: EmbeddingAttack
 
     @classmethod
@@ -91,14 +94,14 @@ class LatentAttack(Attack):
         return VARIANTS
 
     def cost(self) -> int:
-        """Every step of a noise runs the sampler twice (the second time on the way back), every picture once.
+        """Every step of a noise runs the sampler, twice where the way back recomputes it; every picture once.
 
         The selection noises of all variants go the whole way. The scored noises go as far as the curve has
         come, at worst those of another variant at each point.
         """
 
         def steps_of(effort: int) -> int:
-            return 2 * self.sampler_steps * effort
+            return (2 if self.checkpointed else 1) * self.sampler_steps * effort
 
         chosen = len(VARIANTS) * len(self.selection_seeds)
         selection = chosen * (steps_of(self.effort) + self.sampler_steps * len(self.curve))
@@ -163,7 +166,8 @@ class _Noises:
 
     def _sampled(self, noise: torch.Tensor, courses: Sequence[_Course]) -> torch.Tensor:
         places = torch.tensor([one.variant for one in courses], device=self.conditions.embeddings.device)
-        return sample(self.model, noise, self.conditions.select(places), self.attack.sampler_steps)
+        told = self.conditions.select(places)
+        return sample(self.model, noise, told, self.attack.sampler_steps, self.attack.checkpointed)
 
     def _step(self, courses: Sequence[_Course]) -> None:
         """One step of each of the noises."""

@@ -47,8 +47,9 @@ class RelearnAttack(Attack):
         curve: after how many steps pictures are drawn, rising; the last is the length of the attack.
         batch: noised copies of the image per step.
         drawing: of the pictures.
-        whole_rate, low_rank_rate: of Adam, on a denoiser as wide as the testbed's.
         batch_size: the most samples in one pass.
+        learners: which of `LEARNERS` learn.
+        whole_rate, low_rank_rate: of Adam, on a denoiser as wide as the testbed's.
     """
 
     name: ClassVar[str] = "relearn"
@@ -59,6 +60,7 @@ class RelearnAttack(Attack):
     batch: int
     drawing: Drawing
     batch_size: int
+    learners: tuple[str, ...] = LEARNERS
     whole_rate: float = WHOLE_RATE
     low_rank_rate: float = LOW_RANK_RATE
 
@@ -77,7 +79,7 @@ class RelearnAttack(Attack):
 
     def variants(self, target: Target) -> tuple[str, ...]:
         """The learners."""
-        return LEARNERS
+        return self.learners
 
     @property
     def effort(self) -> int:
@@ -87,15 +89,19 @@ class RelearnAttack(Attack):
     def cost(self) -> int:
         """The sample-forwards of attacking one image: gradient steps, and all pictures of the curve."""
         pictures = (len(self.selection_seeds) + len(self.scored_seeds)) * len(self.curve)
-        return len(LEARNERS) * (self.effort * self.batch + self.drawing.forwards(pictures))
+        return len(self.learners) * (self.effort * self.batch + self.drawing.forwards(pictures))
 
     def draw(self, model: LiveModel, target: Target) -> Iterator[Point]:
-        """Teach both learners side by side, and draw at each point of the curve; see `Attack.draw`."""
+        """Teach the learners side by side, and draw at each point of the curve; see `Attack.draw`."""
         taught = lessons(model, target.image[None], [target.prompt])
-        learners: list[Learner] = [WholeDenoiser(model.denoiser), LowRank(model.denoiser, target.seed)]
+        learners: list[Learner] = []
         courses = []
-        for learner, rate in zip(learners, (self.whole_rate, self.low_rank_rate), strict=True):
-            finetuning = Finetuning(model, learner, rate_for(model.denoiser, rate), self.batch_size)
+        for name in self.learners:
+            whole = name == WHOLE
+            learner = WholeDenoiser(model.denoiser) if whole else LowRank(model.denoiser, target.seed)
+            rate = rate_for(model.denoiser, self.whole_rate if whole else self.low_rank_rate)
+            finetuning = Finetuning(model, learner, rate, self.batch_size)
+            learners.append(learner)
             generator = torch.Generator("cpu").manual_seed(target.seed)
             courses.append(teach(finetuning, taught, self.curve, self.batch, generator))
         for steps in zip(*courses, strict=True):

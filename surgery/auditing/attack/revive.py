@@ -124,19 +124,40 @@ class ReviveAttack(Attack):
         Raises:
             SurgeryError: there is neither a sibling nor an ordinary caption.
         """
-        own = lessons(model, target.image[None], [target.prompt])
+        for steps, learners in self.taught(model, target):
+            yield self.asking(model, target, steps, learners)
+
+    def taught(self, model: LiveModel, target: Target) -> Iterator[tuple[int, list[WholeDenoiser]]]:
+        """Teach every set side by side, along the curve.
+
+        The image itself plays no part in it: whoever attacks several images that have the same siblings can
+        teach once and ask for each (`asking`).
+
+        Yields:
+            The steps made so far, and what each set has taught by then; the same objects each time.
+
+        Raises:
+            SurgeryError: there is neither a sibling nor an ordinary caption.
+        """
         learners, courses = [], []
         for number, one in enumerate(self.sets(target)):
             learner = WholeDenoiser(model.denoiser)
             finetuning = Finetuning(model, learner, rate_for(model.denoiser, self.rate), self.batch_size)
             generator = torch.Generator("cpu").manual_seed(target.seed + number)
-            taught = self._taught(model, target, one)
             learners.append(learner)
+            taught = self._lessons(model, target, one)
             courses.append(teach(finetuning, taught, self.curve, self.batch, generator))
         for steps in zip(*courses, strict=True):
-            yield Point(steps[0], _Asked(self, model, target, own, learners, steps[0] > 0))
+            yield steps[0], learners
 
-    def _taught(self, model: LiveModel, target: Target, which: str) -> Lessons:
+    def asking(
+        self, model: LiveModel, target: Target, steps: int, learners: Sequence[WholeDenoiser]
+    ) -> Point:
+        """One point of the curve: ask for an image what was `taught`."""
+        own = lessons(model, target.image[None], [target.prompt])
+        return Point(steps, _Asked(self, model, target, own, learners, steps > 0))
+
+    def _lessons(self, model: LiveModel, target: Target, which: str) -> Lessons:
         if which == SIBLINGS:
             images = torch.stack([one.image for one in target.siblings])
             return lessons(model, images, [one.prompt for one in target.siblings])

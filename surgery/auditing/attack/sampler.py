@@ -20,14 +20,17 @@ from surgery.model.pipeline import LiveModel
 LEAST_SIGNAL = 1e-6  # a schedule that ends in pure noise has none at its last timestep
 
 
-def sample(model: LiveModel, noise: torch.Tensor, conditioning: Conditioning, steps: int) -> torch.Tensor:
+def sample(
+    model: LiveModel, noise: torch.Tensor, conditioning: Conditioning, steps: int, checkpointed: bool = True
+) -> torch.Tensor:
     """From starting noise to clean latents, without guidance.
 
     Args:
-        noise: float32 [n, channels, height, width], on the model's device. Where it wants a gradient, every
-            step is run again on the way back instead of being kept: memory does not grow with the steps.
+        noise: float32 [n, channels, height, width], on the model's device.
         conditioning: of n samples.
         steps: of the sampler.
+        checkpointed: where the noise wants a gradient, every step is run again on the way back instead of
+            being kept: memory does not grow with the steps.
 
     Returns:
         Scaled clean latents, float32, the shape of the noise.
@@ -40,7 +43,7 @@ def sample(model: LiveModel, noise: torch.Tensor, conditioning: Conditioning, st
     shares = [*levels[places].clamp_min(LEAST_SIGNAL).tolist(), 1.0]
     latents = noise
     for place, share, following in zip(places, shares, shares[1:], strict=False):
-        if noise.requires_grad:
+        if noise.requires_grad and checkpointed:
             latents = checkpoint(
                 _step,
                 model,

@@ -10,12 +10,14 @@ from planted_memory import random_picture
 from surgery.auditing.attack.latent import LatentAttack, _Noises
 from surgery.auditing.attack.noised_copies import frozen
 from surgery.auditing.attack.sampler import sample
+from surgery.auditing.budget import counted
 from surgery.auditing.settings import AuditSettings
 from surgery.errors import SurgeryError
 from surgery.measures.pictures import encode_pictures
 from surgery.model.conditioning import encode_prompts
 from surgery.model.denoising import latents_of_seeds
 from surgery.model.pipeline import LiveModel
+from surgery.model.work import Work
 
 
 def with_scheduler(model, scheduler):
@@ -59,6 +61,18 @@ def test_gradients_through_the_sampler_are_those_of_finite_differences(tiny_mode
                 for step in (1e-2, -1e-2)
             )
     assert (up - down) / 2e-2 == pytest.approx(float((gradient * direction).sum()), rel=0.05)
+
+
+def test_steps_that_are_kept_give_the_gradient_of_those_that_are_run_again(tiny_model):
+    conditioning, noise = encode_prompts(tiny_model, ["a red circle"]), latents_of_seeds(tiny_model, [1])
+    gradients, forwards = [], []
+    for checkpointed in (True, False):
+        wanted, work = noise.clone().requires_grad_(True), Work()
+        with frozen(tiny_model.denoiser), counted(tiny_model, work):
+            error = sample(tiny_model, wanted, conditioning, 3, checkpointed).square().mean()
+            gradients += torch.autograd.grad(error, wanted)
+        forwards.append(work.unet_sample_forwards)
+    assert torch.equal(*gradients) and forwards == [6, 3]
 
 
 def test_the_noise_keeps_its_norm_and_ends_closer_to_the_image(tiny_model):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted_memory import random_picture
 
 from surgery.auditing.attack.protocol import Target
 from surgery.auditing.attack.registry import attack_class
@@ -98,3 +99,14 @@ def test_it_is_the_attack_that_the_registry_names():
     found = attack_class("relearn").from_settings(settings)
     assert isinstance(found, RelearnAttack) and found.learns and not found.passes_edit
     assert found.effort == 3 and found.cost() == 2 * (3 * 4 + 2 * (2 + 8) * 5 * 2)
+
+
+def test_one_learner_alone_learns_what_it_learns_beside_the_other(tiny_model):
+    asked = Target(random_picture(1), random_picture(1), (None,), "a red circle", 7)
+    both, alone = (
+        attack(learners=learners, curve=(2,)).run(tiny_model, asked, named_similarity("edges"))[0]
+        for learners in (LEARNERS, LEARNERS[:1])
+    )
+    assert alone.variants == LEARNERS[:1] and both.variants == LEARNERS
+    assert alone.selection[0][0][0] == both.selection[0][0][0] != both.selection[0][0][1]
+    assert attack(learners=LEARNERS[:1]).cost() * 2 == attack().cost()
