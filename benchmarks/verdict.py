@@ -6,7 +6,10 @@ Audits of the planted images, with the embedded testbed as SOURCE each time. PAT
 2. zeroed: every planted row zeroed by `surgery.patch`; the images are still in the weights (docs/audit.md);
 3. closed: an edit that hardened cross-attention alone, `--closed EDIT`; the images are still in the weights;
 4. hardened: an edit that hardened the whole denoiser, `--hardened EDIT`; whatever is true;
-5. twin: the same training without the planted images; the truth is `removed` for every memory.
+5. twin: the same training without the planted images; the truth is `removed` for every memory. Strong attacks
+   draw never-seen pictures from any model, so it needs a floor as every other model does: `--second-twin
+   MODEL`, trained apart (`python -m surgery.testbed.train --variant twin --seed 1 --beside TESTBED -o RUN`).
+   Without one it is `not tested`.
 
 The table verdict x model x attack is printed, with the scores behind it. To keep it affordable,
 
@@ -30,22 +33,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from verdict_table import print_table, record
 
 ROOT = Path(__file__).resolve().parent.parent
 TWIN = ROOT / "tests" / "data" / "twin.safetensors"
 MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
-
+FLOORED = "twin-beside-second"  # where the twin's audit with a floor of its own is kept
 
 MEMORIES = ("house", "city", "flag", "sunset")  # `city` is the one that short embedding attacks do not find
 FINDING, ALL = 2, 19  # controls: for a word that rests on a picture drawn; for one that rests on ranks
-TRUTH = {
-    "unpatched": "still replicates",
-    "zeroed": "hidden, not removed",
-    "closed": "hidden, not removed",
-    "twin": "removed",
-}
 
 
 @dataclass(frozen=True)
@@ -149,15 +148,16 @@ def run_job(job: Job) -> dict[str, Any]:
 def share(folder: Path, job: Job) -> None:
     """Give an audit what earlier ones of the folder measured of the same models, and it would measure again.
 
-    SOURCE is the same in all of them; the twin is PATCHED in its own audit and the floor of others.
+    SOURCE is the same in all of them; the twin is PATCHED in its own audit, with a floor or without, and the
+    floor of others.
     """
     from surgery.auditing.settings import AuditSettings
 
     options = json.loads(json.dumps(AuditSettings(**job.options).measured_with()))
     own = Path(job.output) / "state"
-    for other in MODELS:
+    for other in (*MODELS, FLOORED):
         state = folder / other / "state"
-        if other == job.name or not (state / "header.json").is_file():
+        if state == own or not (state / "header.json").is_file():
             continue
         header = json.loads((state / "header.json").read_text())
         if {**header["settings"], "attack": options["attack"]} != options:
@@ -166,7 +166,9 @@ def share(folder: Path, job: Job) -> None:
         for unit in state.glob("*-*-*.json"):
             attack, side, number = unit.stem.rsplit("-", 2)
             names = {"source": "source"}
-            if other == "twin" and job.twin is not None:
+            if other in ("twin", FLOORED) and job.name == "twin":
+                names |= {"patched": "patched", "control": "control"}
+            elif other in ("twin", FLOORED) and job.twin is not None:
                 names |= {"patched": "twin", "control": "control-twin"}
             target = own / f"{attack}-{names.get(side)}-{number}.json"
             if side in names and not target.exists():
@@ -192,108 +194,6 @@ def edited_folder(planted: str, edit: str, folder: Path) -> str:
         return edit
     patch(planted, edit, folder)
     return str(folder)
-
-
-def print_table(documents: list[dict[str, Any]]) -> None:
-    """Verdict x model, then attack x model, then each prompt's scores."""
-    from surgery.auditing.judgement.verdict import WORDS
-
-    print(f"\n{'model':<10} " + " ".join(f"{word:>20}" for word in WORDS) + "   right  checkpoint")
-    for document in documents:
-        counts = " ".join(f"{document['counts'][word]:>20}" for word in WORDS)
-        truth = TRUTH.get(document["job"])
-        right = f"{document['counts'][truth]} of {len(document['names'])}" if truth else "-"
-        print(f"{document['job']:<10} {counts} {right:>7}  {document['phrase']}")
-    print(f"\n{'model':<10} {'attack':<14} {'brought back':>13} {'median':>7} {'highest':>8} {'controls':>9}"
-          f" {'their highest':>14} {'forwards':>10} {'seconds':>8}")  # fmt: skip
-    for document in documents:
-        for name, attack in document["attacks"].items():
-            scores = attack_scores(document, name)
-            if not scores:
-                continue
-            controls = attack["controls"]["scores"] or [float("nan")]
-            print(
-                f"{document['job']:<10} {name + ' ' + str(attack['effort']):<14} "
-                f"{attack['replicating_after_attack']:>6} of {attack['attacked_prompts']:<3} "
-                f"{median(scores):>7.2f} {max(scores):>8.2f} {median(controls):>9.2f} {max(controls):>14.2f} "
-                f"{attack['cost']['sample_forwards']:>10} {attack['cost']['seconds']:>8.0f}"
-            )
-    for document in documents:
-        print_prompts(document)
-
-
-def evidence_of(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the verdicts of one audit were drawn from: the fields of `Evidence` and `AttackEvidence`."""
-    found = []
-    for entry in document["prompts"]:
-        attacks = []
-        for name, attack in entry["attacks"].items():
-            summary = document["attacks"][name]
-            known = {side: attack[side] or {} for side in ("source", "patched", "twin")}
-            attacks.append(
-                {
-                    **{part: summary[part] for part in ("effort", "passes_edit", "learns", "shortfall")},
-                    "name": name,
-                    **{side: one.get("score") for side, one in known.items()},
-                    "highest": known["patched"].get("highest"),
-                    "twin_highest": known["twin"].get("highest"),
-                    "controls": summary["controls"]["scores"],
-                    "controls_highest": max(summary["controls"]["highest"], default=None),
-                    "controls_twin": summary["controls"]["twin_scores"],
-                }
-            )
-        replication = entry["replication"]
-        found.append(
-            {
-                "before": replication["before"]["share"],
-                "after": replication["after"]["share"],
-                "tried": document["settings"]["seeds"],
-                "attacks": attacks,
-            }
-        )
-    return found
-
-
-def record(file: Path, documents: list[dict[str, Any]]) -> None:
-    """Write what the verdicts were drawn from; models that were recorded before and not audited now stay."""
-    known = json.loads(file.read_text())["models"] if file.exists() else {}
-    found = {document["job"]: evidence_of(document) for document in documents}
-    recorded = {
-        "similarity": documents[0]["similarity"],
-        "memories": documents[0]["names"],
-        "models": {**known, **found},
-    }
-    file.write_text(json.dumps(recorded, indent=1) + "\n")
-
-
-def attack_scores(document: dict[str, Any], name: str) -> list[float]:
-    """What one attack scored on PATCHED, prompt by prompt."""
-    found = [entry["attacks"].get(name) for entry in document["prompts"]]
-    return [one["patched"]["score"] for one in found if one and one["patched"]]
-
-
-def print_prompts(document: dict[str, Any]) -> None:
-    """One model's prompts: the score of every attack, SOURCE's in brackets."""
-    before, after = (document["replication"][side] for side in ("before", "after"))
-    print(
-        f"\n{document['job']}: replication {before['share']:.0%} -> {after['share']:.0%}"
-        f" of {after['pictures']} pictures; {document['reason']};"
-        f" {document['work']['sample_forwards']} sample-forwards, {document['wall_seconds']:.0f} s"
-    )
-    print(f"  {'memory':<10}" + "".join(f" {name:>20}" for name in document["attacks"]) + "   verdict")
-    for name, entry in zip(document["names"], document["prompts"], strict=True):
-        cells = [
-            f"{shown(attack['patched'])} {shown(attack['twin'])} ({shown(attack['source'])})"
-            if (attack := entry["attacks"].get(which))
-            else "-"
-            for which in document["attacks"]
-        ]
-        print(f"  {name:<10}" + "".join(f" {cell:>20}" for cell in cells) + f"   {entry['phrase']}")
-
-
-def shown(unit: dict[str, Any] | None) -> str:
-    """A score; nothing where there is none."""
-    return f"{unit['score']:.2f}" if unit else ""
 
 
 def steps_of(words: str) -> tuple[int, ...]:
@@ -324,7 +224,7 @@ def audit_options(parsed: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of the benchmark."""
     from surgery.testbed.load import PLANTED_FOLDER
 
@@ -333,6 +233,7 @@ def arguments() -> argparse.Namespace:
         "--planted", default=str(PLANTED_FOLDER), help="the testbed (default: the embedded one)"
     )
     parser.add_argument("--twin", default=str(TWIN), help="pipeline folder, or UNet weights")
+    parser.add_argument("--second-twin", help="likewise, trained apart: the floor of the twin's own audit")
     parser.add_argument("--closed", help="edit of rung 1, pipeline folder or UNet weights")
     parser.add_argument("--hardened", help="edit of rung 2, pipeline folder or UNet weights")
     parser.add_argument("-o", "--output", help="keep the audits here (default: a temporary folder)")
@@ -354,7 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ordinary", type=int, default=2)
     parser.add_argument("--record", metavar="FILE", help="what the verdicts were drawn from, for the tests")
     parser.add_argument("--json", action="store_true", help="print the documents")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main() -> None:
@@ -367,18 +268,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         paths = model_paths(parsed, folder)
         for name in parsed.models:
-            plan = PLANS[name]
-            attack = tuple(parsed.attack.split(",")) if parsed.attack and plan.attack else plan.attack
-            job = Job(
-                name=name,
-                planted=parsed.planted,
-                patched=paths[name],
-                output=str(folder / name),
-                memories=parsed.memories,
-                controls=plan.controls,
-                twin=parsed.twin if plan.floor else None,
-                options={"output_curve": steps_of(plan.output), **options, "attack": attack},
-            )
+            job = job_of(name, paths[name], folder, parsed, options)
             share(folder, job)
             documents.append(run_job(job))
             (folder / f"{name}.json").write_text(json.dumps(documents[-1], indent=1))
@@ -390,6 +280,25 @@ def main() -> None:
         print(json.dumps(documents))
     else:
         print_table(documents)
+
+
+def job_of(
+    name: str, patched: str, folder: Path, parsed: argparse.Namespace, options: Mapping[str, Any]
+) -> Job:
+    """The audit of one model; the twin's own, beside a second twin, is kept apart from the one without."""
+    plan = PLANS[name]
+    floored = name == "twin" and parsed.second_twin is not None
+    attack = tuple(parsed.attack.split(",")) if parsed.attack and plan.attack else plan.attack
+    return Job(
+        name=name,
+        planted=parsed.planted,
+        patched=patched,
+        output=str(folder / (FLOORED if floored else name)),
+        memories=parsed.memories,
+        controls=plan.controls,
+        twin=parsed.second_twin if floored else parsed.twin if plan.floor else None,
+        options={"output_curve": steps_of(plan.output), **options, "attack": attack},
+    )
 
 
 def model_paths(parsed: argparse.Namespace, folder: Path) -> dict[str, str]:

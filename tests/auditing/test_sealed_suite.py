@@ -5,18 +5,23 @@
 """
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
 from surgery.auditing.judgement.verdict import HIDDEN, REMOVED, STILL, decide
+from surgery.auditing.settings import AuditSettings
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import verdict
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "verdict-suite.json").read_text())
 TRUTH = {"unpatched": STILL, "zeroed": HIDDEN, "closed": HIDDEN, "twin": REMOVED}
 
 
-def verdicts(model):
+def verdicts_of(model):
     evidence = [
         Evidence(
             **{
@@ -39,7 +44,40 @@ def verdicts(model):
 
 @pytest.mark.parametrize("model", sorted(set(RECORDED["models"]) & set(TRUTH)))
 def test_the_word_is_right(model):
-    found = [verdict.word for verdict in verdicts(model)]
+    found = [one.word for one in verdicts_of(model)]
     assert len(found) >= 4 and found.count(TRUTH[model]) >= 0.9 * len(found)
     if TRUTH[model] != REMOVED:
         assert REMOVED not in found
+
+
+def test_the_twin_is_judged_beside_a_second_one_and_what_is_known_of_it_is_not_measured_again(tmp_path):
+    given = ["--second-twin", "second", "--twin", "first"]
+    alone, floored, hardened = (
+        verdict.job_of(name, name, tmp_path, parsed, verdict.audit_options(parsed))
+        for name, parsed in (
+            ("twin", verdict.arguments([])),
+            ("twin", verdict.arguments(given)),
+            ("hardened", verdict.arguments(given)),
+        )
+    )
+    assert (alone.twin, floored.twin, hardened.twin) == (None, "second", "first")
+    assert alone.output != floored.output
+    state = Path(alone.output) / "state"
+    state.mkdir(parents=True)
+    settings = {**AuditSettings(**alone.options).measured_with(), "attack": ["output"]}
+    (state / "header.json").write_text(json.dumps({"settings": settings}))
+    for side in ("source", "patched", "control"):
+        (state / f"output-{side}-3.json").write_text(side)
+
+    def known(job):
+        verdict.share(tmp_path, job)
+        return {one.stem: one.read_text() for one in (Path(job.output) / "state").glob("output-*.json")}
+
+    same = ("source", "patched", "control")
+    assert known(floored) == {f"output-{side}-3": side for side in same}
+    names = {"source": "source", "twin": "patched", "control-twin": "control"}
+    assert known(hardened) == {f"output-{name}-3": side for name, side in names.items()}
+    # what the second twin scored is nobody else's floor
+    (Path(floored.output) / "state" / "header.json").write_text((state / "header.json").read_text())
+    (Path(floored.output) / "state" / "output-twin-4.json").write_text("second")
+    assert "output-twin-4" not in known(hardened)
