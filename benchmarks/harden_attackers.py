@@ -180,15 +180,15 @@ def measure(record: Record, testbed: Testbed, name: str, given: str | None, want
     if name in record.models and record.models[name]["weights"] != weights:
         raise UsageError(record.file, f"holds another model `{name}`", "give another file")
     targets, similarity = targets_of(testbed), named_similarity(SETTINGS.similarity)
-    work, spent, started = Work(), 0, time.perf_counter()
+    work, spent, started = Work(), 0, time.process_time()
     with counted(model, work):
         for attack in attacks:
             left = [one for one in wanted if one not in record.units(name).get(attack, {})]
             for memory, unit in attacked(attack_named(attack), model, targets, left, similarity):
-                seconds = time.perf_counter() - started
+                seconds = time.process_time() - started
                 cost = Cost(work.unet_sample_forwards - spent, round(seconds, 1))
                 record.keep(name, weights, attack, memory, replace(unit, cost=cost))
-                spent, started = work.unet_sample_forwards, time.perf_counter()
+                spent, started = work.unet_sample_forwards, time.process_time()
                 print(
                     f"{name:<10} {attack:<8} {memory:<10} {unit.score():5.2f} {seconds:4.0f} s",
                     file=sys.stderr,
