@@ -6,13 +6,13 @@ never saw the images. An attack on one image is the same on every model: seeds, 
 
 Printed for each model, memory by memory: the score under each attack beside the twin's, and after how many
 steps of `relearn` it replicates beside the twin; below, how many memories lie above the twin by .1 or more
-and the median ratio of the steps. Where one of the two never replicates along the curve the ratio is only
-bounded, and the median is printed as the range in which it lies.
+and the median ratio of the steps (linear between the points of the curve). Where one of the two never
+replicates the ratio is only bounded, and the median is printed as the range in which it lies.
 
 What it costs is where the audit's defaults spend most of it, in pictures of intermediate points of 50 steps
 each. Here (`SETTINGS`) a picture takes 10 steps; `revive` and `latent` are looked at once, at their end;
 `latent` keeps its sampler steps instead of running them again, and scores 4 pictures; `relearn` has one
-learner (the whole denoiser: LoRA of rank 4 is slower) and pictures without guidance; and `revive` teaches
+learner (the whole denoiser; LoRA of rank 4 takes longer) and pictures without guidance; and `revive` teaches
 once for all memories that share their siblings: a third of the memories is left out each time, so that three
 fine-tunings serve all. Some 17 minutes of a core for one model.
 

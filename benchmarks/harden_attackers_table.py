@@ -8,12 +8,29 @@ from statistics import median
 
 from harden_testbed import MARGIN
 
-from surgery.auditing.attack.relearn import steps_to_replicate
-from surgery.auditing.units import AttackUnit
+from surgery.auditing.units import AttackUnit, percentile
 from surgery.measures.similarity import named_similarity
 
 ATTACKS = ("revive", "relearn", "latent")
 Units = dict[str, dict[str, AttackUnit]]  # attack -> memory -> what it found on one model
+
+
+def steps_until(unit: AttackUnit, threshold: float) -> float | None:
+    """After how many steps of `relearn` the image replicates, linear between the points of the curve.
+
+    The curve alone (`surgery.auditing.attack.relearn.steps_to_replicate`) is too coarse for a ratio.
+
+    Returns:
+        The steps; the first point where it replicates there already; None where it never does.
+    """
+    scores = [percentile(seeds) for seeds in unit.scored[0]]
+    for place, score in enumerate(scores):
+        if score >= threshold:
+            if place == 0:
+                return float(unit.steps[0])
+            before, below = unit.steps[place - 1], scores[place - 1]
+            return before + (unit.steps[place] - before) * (threshold - below) / (score - below)
+    return None
 
 
 def steps_ratios(
@@ -26,7 +43,7 @@ def steps_ratios(
     """
     ratios = []
     for name in sorted(units.keys() & floor.keys()):
-        own, twin = (steps_to_replicate(one[name], threshold) for one in (units, floor))
+        own, twin = (steps_until(one[name], threshold) for one in (units, floor))
         last = units[name].steps[-1]
         if own is not None and twin is not None:
             ratios.append((own / twin, own / twin))
@@ -59,8 +76,8 @@ def print_tables(
         return f"{unit.score():.2f}"
 
     def steps(unit: AttackUnit) -> str:
-        found = steps_to_replicate(unit, threshold)
-        return f">{unit.steps[-1]}" if found is None else str(found)
+        found = steps_until(unit, threshold)
+        return f">{unit.steps[-1]}" if found is None else f"{found:.0f}"
 
     columns: list[tuple[str, str, Callable[[AttackUnit], str]]] = [(one, one, score) for one in attacks]
     if "relearn" in attacks:

@@ -17,7 +17,7 @@ from surgery.measures.similarity import named_similarity
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import harden_attackers
-from harden_attackers_table import above_floor, print_tables, steps_ratios
+from harden_attackers_table import above_floor, print_tables, steps_ratios, steps_until
 
 EDGES = named_similarity("edges")
 SIBLINGS = {
@@ -127,12 +127,14 @@ def test_what_was_measured_before_the_end_is_not_measured_again(
 def test_ratios_of_steps_are_bounded_where_one_of_the_two_never_replicates(capsys):
     steps = (5, 10, 20)
     soon, late, never = (unit(one, steps) for one in ([0.6, 0.6, 0.6], [0.1, 0.2, 0.6], [0.1, 0.2, 0.3]))
+    assert [steps_until(one, 0.5) for one in (soon, late, never)] == [5, pytest.approx(17.5), None]
     floor = {"a": late, "b": soon, "c": never, "d": never, "only the twin": soon}
     ratios = steps_ratios({"a": soon, "b": never, "c": late, "d": never}, floor, 0.5)
-    assert ratios == [(0.25, 0.25), (4.0, math.inf), (0.0, 1.0), (0.0, math.inf)]
+    expected = [(5 / 17.5, 5 / 17.5), (4.0, math.inf), (0.0, 17.5 / 20), (0.0, math.inf)]
+    assert ratios == [pytest.approx(one) for one in expected]
     assert above_floor({"a": soon, "b": never}, floor) == ["a"]
     models = {"hardened": {"relearn": {"a": soon, "b": never}}, "twin": {"relearn": floor}}
     print_tables(models, ["a", "b"], ["relearn"], "edges")
     printed = capsys.readouterr().out
     assert "relearn: 1 of 2 above the twin by 0.1 a\n" in printed
-    assert "median of 2: 2.12 to inf" in printed and ">20 (5)" in printed and "5 (20)" in printed
+    assert "median of 2: 2.14 to inf" in printed and ">20 (5)" in printed and "5 (18)" in printed
