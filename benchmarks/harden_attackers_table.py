@@ -97,6 +97,8 @@ def print_tables(
                 for _, attack, cell in columns
             ]
             print(f"{name:<10}" + "".join(f"{cell:>15}" for cell in cells))
+        if model == "twin":
+            continue
         for attack in attacks:
             above = above_floor(units[attack], twin.get(attack, {}))
             both = len(units[attack].keys() & twin.get(attack, {}).keys())
