@@ -14,7 +14,7 @@ each. Here (`SETTINGS`) a picture takes 10 steps; `revive` and `latent` are look
 `latent` keeps its sampler steps instead of running them again, and scores 4 pictures; `relearn` has one
 learner (the whole denoiser; LoRA of rank 4 takes longer) and pictures without guidance; and `revive` teaches
 once for all memories that share their siblings: a third of the memories is left out each time, so that three
-fine-tunings serve all. Some 17 minutes of a core for one model.
+fine-tunings serve all. Some 21 minutes of a core for one model: 4, 6 and 11.
 
 FILE is written after every image, and the same command goes on from it; `--reuse FILE` takes models from
 files of before, such as the twin, which need not be measured again. `--memories city poster --attacks revive`

@@ -97,11 +97,13 @@ def print_tables(
                 for _, attack, cell in columns
             ]
             print(f"{name:<10}" + "".join(f"{cell:>15}" for cell in cells))
+        if model == "twin":
+            continue
         for attack in attacks:
             above = above_floor(units[attack], twin.get(attack, {}))
             both = len(units[attack].keys() & twin.get(attack, {}).keys())
             print(f"{attack}: {len(above)} of {both} above the twin by {MARGIN:g} {' '.join(above)}")
         if ratios := steps_ratios(units.get("relearn", {}), twin.get("relearn", {}), threshold):
-            low, high = (median(one[side] for one in ratios) for side in (0, 1))
-            span = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+            low, high = (f"{median(one[side] for one in ratios):.2f}" for side in (0, 1))
+            span = low if low == high else f"{low} to {high}"
             print(f"relearn: steps over the twin's, median of {len(ratios)}: {span}")
