@@ -25,28 +25,22 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from sd_size import sd_size
 
 from surgery.corpus import as_corpus
 from surgery.localization import registry
-from surgery.localization.calibration import Calibration, calibrate, predictor_of
-from surgery.localization.discovery.sequential import SequentialScorer, SequentialTest
+from surgery.localization.calibration import Calibration, calibrate
 from surgery.localization.localize import localize
 from surgery.localization.one_prompt import Thresholds
 from surgery.localization.records import PromptRecord
-from surgery.localization.search.evaluation import PromptEvaluator
 from surgery.localization.settings import LocalizeSettings
-from surgery.model.conditioning import encode_prompts
-from surgery.model.denoising import seeded_latents
 from surgery.model.pipeline import LiveModel, load_pipeline
-from surgery.neurons import NeuronSet
-from surgery.ordinary import ordinary_prompts, packaged_captions
+from surgery.ordinary import ordinary_prompts
 
 NATURAL = Path(__file__).resolve().parent.parent / "tests" / "data" / "natural.safetensors"
 HEADER = (
@@ -147,89 +141,6 @@ def summed(pairs: list[tuple[PromptRecord, PromptRecord]]) -> dict[str, Any]:
     }
 
 
-def sd_size(prompts: int, seeds: int) -> dict[str, Any]:
-    """Cost of an evaluation and of scan beside a bare UNet call, at SD1.5 size with random weights."""
-    model = random_sd15()
-    settings = LocalizeSettings(seeds=seeds, batch_size=prompts * seeds, confirm_seeds=0)
-    captions = packaged_captions()[:prompts]
-    latents = seeded_latents(model, 0, seeds)
-    predictor = predictor_of(model, settings)
-    conditioning = encode_prompts(model, captions).repeat(seeds)
-    tiled = latents.repeat(prompts, 1, 1, 1)
-
-    def bare() -> None:
-        with torch.no_grad():
-            model.denoiser(tiled, predictor.timestep, encoder_hidden_states=conditioning.embeddings)
-
-    scanner = SequentialScorer(
-        predictor, registry.detector("seeds-diverge"), latents, SequentialTest.all_seeds(seeds)
-    )
-
-    one = LocalizeSettings(seeds=prompts * seeds, batch_size=prompts * seeds, confirm_seeds=0)
-    evaluator = PromptEvaluator(
-        predictor_of(model, one), conditioning.select(slice(0, 1)), tiled, registry.criterion("seeds-diverge")
-    )
-    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
-    evaluator.judge(-1.0)
-    samples = prompts * seeds
-    timed = best_of(
-        {
-            "bare": bare,
-            "scan": lambda: scanner(captions),
-            "evaluation": lambda: evaluator.score(NeuronSet({layer: [1]})),
-        }
-    )
-    figures = {name: round(seconds / samples, 3) for name, seconds in timed.items()}
-    figures["scan_relative_to_bare"] = round(timed["bare"] / timed["scan"], 3)
-    threads = torch.get_num_threads()
-    print(
-        f"SD1.5 size, {prompts} prompts x {seeds} seeds, {threads} threads; "
-        f"seconds a sample-forward:\n{figures}"
-    )
-    return figures
-
-
-def best_of(runs: dict[str, Any], rounds: int = 3) -> dict[str, float]:
-    """The least seconds of each run, taken in turns: what the machine can do when nothing disturbs it."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: min(some) for name, some in seconds.items()}
-
-
-def random_sd15() -> LiveModel:
-    """A pipeline of SD1.5's shapes with random weights, its tokenizer made on the spot."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "vocab.json").write_text(
-            json.dumps({token: place for place, token in enumerate(tokens)})
-        )
-        (Path(folder) / "merges.txt").write_text("#version: 0.2\n")
-        tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=77)
-    text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-        num_attention_heads=12, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(block_out_channels=(32,), latent_channels=4),
-        text_encoder=CLIPTextModel(text).eval(),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval(),
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, clip_sample=False),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    return load_pipeline(pipeline)
-
-
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(
@@ -248,10 +159,11 @@ def main() -> None:
         "--sd-size", action="store_true", help="time evaluations at the size of Stable Diffusion"
     )
     parser.add_argument("--sd-prompts", type=int, default=2)
-    parser.add_argument("--sd-seeds", type=int, default=2)
+    parser.add_argument("--sd-seeds", type=int, default=3, help="scan stops after two where it may")
+    parser.add_argument("--sd-rounds", type=int, default=3)
     arguments = parser.parse_args()
     if arguments.sd_size:
-        figures: Any = sd_size(arguments.sd_prompts, arguments.sd_seeds)
+        figures: Any = sd_size(arguments.sd_prompts, arguments.sd_seeds, arguments.sd_rounds)
     else:
         from surgery.testbed.load import PLANTED_FOLDER, assemble_variant, read_ground_truth
 

@@ -1,6 +1,6 @@
 """Every file that surgery writes or reads, field by field, as data: where it lies and who may see it.
 
-`docs/formats.md` and `docs/recipes.md` are generated from this table, and `tests/test_formats.py` holds it
+`docs/formats.md` and `docs/recipes.md` are generated from this table, and `tests/formats` holds it
 against real documents, both ways: no field of a document is missing here, and none stands here that no
 document has. Whoever adds a field to an artefact adds a line here. The module imports nothing heavy.
 

@@ -5,6 +5,7 @@ import pytest
 
 from surgery.localization import confirmation
 from surgery.localization.calibration import calibrate
+from surgery.localization.calibration_file import write_calibration
 from surgery.model.pipeline import load_pipeline
 
 
@@ -36,3 +37,10 @@ def planted(planted_folder):
 @pytest.fixture(scope="session")
 def calibration(planted):
     return calibrate(planted, planted_model.ordinary_captions(80), score_prompts=16)
+
+
+@pytest.fixture(scope="session")
+def calibration_path(calibration, tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibration") / "planted.safetensors"
+    write_calibration(calibration, path)
+    return path
