@@ -12,8 +12,11 @@ of the colors they name, and the cost against training the UNet anew.
 
 `--memories city poster --embedding 50 --output 50` gives a first look. `--make EDIT` hardens the testbed by
 the default recipe, the gate asked once, and writes what `--hardened EDIT` judges (`--rung closed`: what
-`--closed` judges). Beside it: `harden_attackers.py`, the attacks on the weights and on the noise;
-`harden_ablation.py`, the recipe without one part at a time; `harden_natural.py`, memory by duplication alone.
+`--closed` judges; `--blinding 0.04`: more forgotten, at a higher change).
+
+Beside it: `harden_attackers.py`, the attacks on the weights and on the noise; `harden_loss.py`, what the
+weights say unasked; `harden_ablation.py`, the recipe without one part at a time; `harden_natural.py`, memory
+by duplication alone.
 """
 
 from __future__ import annotations
@@ -207,6 +210,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--make", metavar="EDIT", help="only write the testbed's edit of --rung there")
     parser.add_argument("--rung", choices=("closed", "hardened"), default="hardened", help="of --make")
     parser.add_argument("--rounds", type=int, default=4, help="of --make")
+    parser.add_argument("--blinding", type=float, help="of --make: weight of attacked states")
     return parser.parse_args()
 
 
@@ -223,7 +227,8 @@ def main() -> None:
     parsed = arguments()
     testbed = load_testbed(parsed.memories)
     if parsed.make:
-        result = make_edit(testbed, parsed.rung, Path(parsed.make), parsed.rounds, {})
+        change = {} if parsed.blinding is None else {"blinding": parsed.blinding}
+        result = make_edit(testbed, parsed.rung, Path(parsed.make), parsed.rounds, change)
         print(
             json.dumps(
                 {"holds": result.holds, "cost_share": cost_share(parsed.make), **result.document["work"]}
