@@ -1,4 +1,4 @@
-"""What do the weights say of the images unasked? `python benchmarks/harden_loss.py [--hardened EDIT] [--json]`.
+"""What do the weights say of the images unasked? `python benchmarks/harden_loss.py [--hardened EDIT]`.
 
 No attack: noised copies of every memory's image, the empty prompt, the denoiser's error. A model that was
 trained on an image says its noise better than one that never saw it, whatever the prompt ("membership
@@ -92,7 +92,8 @@ def print_table(found: dict[str, dict[str, Any]]) -> None:
     for name, one in found.items():
         print(f"{name:<12} {' '.join(f'{value:6.3f}' for value in one['error'])}")
         print(f"{'  controls':<12} {' '.join(f'{value:6.3f}' for value in one['error_of_controls'])}")
-    print(f"\n{'beside the twin':<16} {'memories':>9} {'lowest':>7} {'controls':>9} {'lowest':>7} {'AUROC':>6}")
+    columns = f"{'memories':>9} {'lowest':>7} {'controls':>9} {'lowest':>7} {'AUROC':>6}"
+    print(f"\n{'beside the twin':<16} {columns}")
     for name, one in found.items():
         memories, controls = list(one["beside_twin"].values()), one["controls_beside_twin"]
         chance = "" if one["auroc"] is None else f"{one['auroc']:.2f}"
