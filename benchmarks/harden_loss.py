@@ -76,9 +76,7 @@ def measure(names: list[str], files: dict[str, str | None]) -> dict[str, dict[st
         found[name] = {
             "error": said[0].mean(1).tolist(),
             "error_of_controls": said[1].mean(1).tolist(),
-            "beside_twin": dict(
-                zip((one.name for one in testbed.memories), ratios[0].tolist(), strict=True)
-            ),
+            "beside_twin": dict(zip((one.name for one in testbed.memories), ratios[0].tolist(), strict=True)),
             "controls_beside_twin": ratios[1].tolist(),
             "auroc": None if name == "twin" else auroc(-ratios[0], -ratios[1]),
         }
