@@ -78,8 +78,7 @@ def _print_result(result: HardenResult, as_json: bool) -> None:
         print(strict_json(result.document))
     else:
         print(table(result.document))
-        written = f"written: {result.edit}" if result.edit else "nothing was written (see --keep-going)"
-        print(f"\n{written}")
+        print(f"\n{_what_next(result)}")
     if not result.holds:
         print("surgery harden: the gate does not hold on any rung", file=sys.stderr)
 
@@ -100,8 +99,23 @@ def table(document: dict[str, Any]) -> str:
         f"\nthe gate {words} on rung `{last['name']}` after {len(last['rounds'])} rounds; "
         f"{document['work']['sample_forwards']} UNet sample-forwards"
     )
-    lines.append("now: surgery patch SOURCE EDIT -o OUT, then surgery audit SOURCE OUT, which judges")
     return "\n".join(lines)
+
+
+def _what_next(result: HardenResult) -> str:
+    if result.edit:
+        return (
+            f"written: {result.edit}\n"
+            f"now: surgery patch SOURCE {result.edit} -o OUT, then surgery audit SOURCE OUT, which judges"
+        )
+    last = result.rungs[-1]
+    words = "nothing was written (--keep-going writes the edit as it is)"
+    if not last.rounds:
+        return f"{words}; rows alone do not do: give --rungs zeroed,hardened"
+    words += "; what was done is kept, and the same command with a larger --rounds N goes on"
+    if not last.gate.found:
+        words += ": no image was found, but too much else changed, which the next round repairs"
+    return words
 
 
 def _dry_run(arguments: argparse.Namespace, settings: HardenSettings) -> int:

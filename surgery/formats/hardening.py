@@ -67,15 +67,15 @@ HARDENING = Format(
 
 HARDENING_STATE = Format(
     name="state of a hardening",
-    tag="surgery.hardening-state/1",
+    tag="surgery.hardening-state/2",
     file="`.NAME.hardening/` beside the edit, readable by its owner only",
     written_by="`surgery harden`, while it runs; removed once the edit is written",
     public="No: it holds attacked embeddings, which draw memories from SOURCE.",
-    shape="`round.pt` (tensors of the latest round), `rung-NAME.json`; `header.json` has these fields, and a "
-    "run with other ones refuses to go on from it",
+    shape="`round-RUNG.pt` (tensors of its latest round), `rung-zeroed.json`; `header.json` has "
+    "these fields, and a run with other ones refuses to go on from it",
     fields=(
         FormatField("format", "text", "the tag"),
-        FormatField("settings.*", "any", "every setting"),
+        FormatField("settings.*", "any", "every setting but `rounds`: more of them go on"),
         FormatField("model", "text", "sha256 of the fingerprint of SOURCE"),
         FormatField("neurons.*", "list of integer", "layer -> rows"),
         FormatField("prompts", "text", "sha256 over the prompts"),

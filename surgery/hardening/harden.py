@@ -105,7 +105,7 @@ def harden(
 
     Returns:
         What was done, the same on every process. Where the gate does not hold and `keep_going` is not set,
-        nothing is written but the state that the same call goes on from.
+        nothing is written but the state, from which the same call goes on, also with more `rounds`.
 
     Raises:
         UsageError: bad inputs, an output that exists, the state of another run.
@@ -128,7 +128,8 @@ def harden(
         folder.with_name(f".{folder.name}.hardening"),
         processes,
         {
-            "settings": settings.as_json(),
+            # a run whose rounds were not enough goes on with more of them
+            "settings": {name: value for name, value in settings.as_json().items() if name != "rounds"},
             "model": digest(denoiser_fingerprint(model.denoiser)),
             "neurons": found.as_json(),
             "prompts": digest([subject.prompt for subject in subjects]),

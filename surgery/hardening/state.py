@@ -2,7 +2,8 @@
 
 It lies in a folder of its own beside the output (`.NAME.hardening`), readable by its owner only, holds
 weights and attacked embeddings, and is removed when the edit has been written. All chance of a round comes
-from its number, so a run that goes on ends as one that was never stopped.
+from its number, so a run that goes on ends as one that was never stopped; one whose rounds were not enough
+goes on with more of them. Each rung has a file of its own, so that no rung is climbed twice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from surgery.hardening.lessons import Lessons
 from surgery.hardening.pools import Pools
 from surgery.model.conditioning import Conditioning
 
-FORMAT = "surgery.hardening-state/1"
+FORMAT = "surgery.hardening-state/2"
 
 
 class State:
@@ -63,9 +64,9 @@ class State:
             rounds: the records of this rung so far.
             content: tensors by any names: weights, optimizer.
         """
-        written = self.folder / "round.part"
-        torch.save({"rung": rung, "rounds": rounds, "content": content, "pools": asdict(pools)}, written)
-        written.replace(self.folder / "round.pt")
+        written = self.folder / f"round-{rung}.part"
+        torch.save({"rounds": rounds, "content": content, "pools": asdict(pools)}, written)
+        written.replace(self.folder / f"round-{rung}.pt")
 
     def load(self, rung: str) -> tuple[list[dict[str, Any]], dict[str, Any], Pools] | None:
         """What `save` kept of this rung, or None.
@@ -73,15 +74,13 @@ class State:
         Raises:
             SurgeryError: it cannot be read.
         """
-        path = self.folder / "round.pt"
+        path = self.folder / f"round-{rung}.pt"
         if not path.is_file():
             return None
         try:
             found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch has no one class for a damaged file
             raise SurgeryError(path, f"cannot be read ({type(error).__name__})", "remove it") from None
-        if found["rung"] != rung:
-            return None
         pools = found["pools"]
         return (
             found["rounds"],

@@ -117,6 +117,31 @@ def test_a_killed_run_goes_on_to_the_same_edit(once, tmp_path, monkeypatch):
     assert all(numpy.array_equal(one[name], other[name]) for name in one)
 
 
+def test_rounds_that_were_not_enough_go_on_to_what_more_of_them_make(a_gate_that_says, once, tmp_path):
+    a_gate_that_says["holds"] = False
+    assert run(tmp_path / "edit", replace(SMALL, rounds=1)).edit is None
+    a_gate_that_says["holds"] = True
+    one, other = tensors_of(once[0].edit), tensors_of(run(tmp_path / "edit").edit)
+    assert all(numpy.array_equal(one[name], other[name]) for name in one)
+
+
+def test_no_round_of_any_rung_is_made_twice(a_gate_that_says, tmp_path, monkeypatch):
+    made, real = [], ladder._round
+
+    def counted(bench, trainer, settings, pools, rounds, number):
+        made.append((trainer.by_output, number))
+        return real(bench, trainer, settings, pools, rounds, number)
+
+    monkeypatch.setattr(ladder, "_round", counted)
+    a_gate_that_says["holds"] = False
+    settings = replace(SMALL, rungs=("closed", "hardened"), rounds=1)
+    for _ in range(2):
+        assert run(tmp_path / "edit", settings).edit is None and made == [(False, 0), (True, 0)]
+    a_gate_that_says["holds"] = True
+    result = run(tmp_path / "edit", replace(settings, rounds=2))
+    assert result.rungs[-1].name == "closed" and made[2:] == [(False, 1)]
+
+
 def test_no_rung_that_holds_writes_nothing_unless_told_to(a_gate_that_says, tmp_path, capsys):
     a_gate_that_says["holds"] = False
     prompts = tmp_path / "prompts.txt"
@@ -130,6 +155,7 @@ def test_no_rung_that_holds_writes_nothing_unless_told_to(a_gate_that_says, tmp_
     assert not (tmp_path / "edit").exists()
     printed = capsys.readouterr()
     assert "nothing was written" in printed.out and "does not hold" in printed.err
+    assert "--rungs" in printed.out and "surgery patch" not in printed.out
     for left in (tmp_path / ".edit.hardening").iterdir():
         left.unlink()
     (tmp_path / ".edit.hardening").rmdir()
