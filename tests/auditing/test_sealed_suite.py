@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from surgery.auditing.judgement.evidence import AttackEvidence, Evidence
-from surgery.auditing.judgement.verdict import HIDDEN, REMOVED, STILL, decide
+from surgery.auditing.judgement.one_attack import CONTESTED, PASSED
+from surgery.auditing.judgement.verdict import HIDDEN, NOT_TESTED, REMOVED, STILL, decide
 from surgery.auditing.settings import AuditSettings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import verdict
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "verdict-suite.json").read_text())
-TRUTH = {"unpatched": STILL, "zeroed": HIDDEN, "closed": HIDDEN, "twin": REMOVED}
+TRUTH = {"unpatched": STILL, "zeroed": HIDDEN, "closed": HIDDEN}
 
 
 def verdicts_of(model):
@@ -42,12 +43,17 @@ def verdicts_of(model):
     return decide(evidence, RECORDED["similarity"]["threshold"], 0.05, 0.05, "benjamini-hochberg")
 
 
-@pytest.mark.parametrize("model", sorted(set(RECORDED["models"]) & set(TRUTH)))
+@pytest.mark.parametrize("model", sorted(TRUTH))
 def test_the_word_is_right(model):
     found = [one.word for one in verdicts_of(model)]
-    assert len(found) >= 4 and found.count(TRUTH[model]) >= 0.9 * len(found)
-    if TRUTH[model] != REMOVED:
-        assert REMOVED not in found
+    assert len(found) >= 4 and found == [TRUTH[model]] * len(found)
+
+
+def test_of_the_twin_an_image_is_removed_or_contested_and_never_called_hidden():
+    """An attack of one start draws `sunset` from the twin by chance, and not from the twin's own floor."""
+    found = [(one.word, one.code) for one in verdicts_of("twin")]
+    assert len(found) == 4 and [word for word, _ in found].count(REMOVED) >= 3
+    assert all(one in ((REMOVED, PASSED), (NOT_TESTED, CONTESTED)) for one in found)
 
 
 def test_the_twin_is_judged_beside_a_second_one_and_what_is_known_of_it_is_not_measured_again(tmp_path):
