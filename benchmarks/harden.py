@@ -204,7 +204,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
     parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
-    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
+    parser.add_argument("--twin", default=str(TWIN), help="pipeline folder, or UNet weights")
     parser.add_argument("--models", nargs="+", default=["zeroed", "closed", "hardened", "twin"])
     add_options(parser)
     parser.add_argument("--make", metavar="EDIT", help="only write the testbed's edit of --rung there")

@@ -66,17 +66,14 @@ def load_testbed(names: Sequence[str] | None) -> Testbed:
 
 def load_model(testbed: Testbed, name: str, given: str | None) -> tuple[Any, float | None]:
     """A model to be judged, and what it cost as a share of training anew (None where that is not known)."""
-    import torch
-    from safetensors.torch import load_file
-
     from surgery import patch
     from surgery.hardening.material import zero_rows
     from surgery.model.pipeline import load_pipeline
     from surgery.neurons import NeuronSet
     from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
 
-    model = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
     if name == "zeroed":
+        model = load_pipeline(PLANTED_FOLDER, device="cpu", dtype="float32")
         zero_rows(model, NeuronSet().union(*(one.neurons for one in read_ground_truth())))
         return model, 0.0
     assert given is not None
@@ -84,10 +81,25 @@ def load_model(testbed: Testbed, name: str, given: str | None) -> tuple[Any, flo
         with tempfile.TemporaryDirectory() as folder:
             patch(PLANTED_FOLDER, given, Path(folder) / "patched")
             return load_pipeline(Path(folder) / "patched", device="cpu", dtype="float32"), cost_share(given)
-    with torch.no_grad():
-        state = {key: value.float() for key, value in load_file(given).items()}
-        model.denoiser.load_state_dict(state)
-    return model, 1.0 if name == "twin" else None
+    return load_variant(str(PLANTED_FOLDER), given), 1.0 if name == "twin" else None
+
+
+def load_variant(planted: str, path: str) -> Any:
+    """A pipeline folder, or the planted pipeline with the UNet of a file, or of a folder of one file."""
+    from safetensors.torch import load_file
+
+    from surgery.model.pipeline import load_pipeline
+
+    folder = Path(path)
+    if (folder / "model_index.json").is_file():
+        return load_pipeline(folder, device="cpu", dtype="float32")
+    model = load_pipeline(planted, device="cpu", dtype="float32")
+    weights = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
+    if len(weights) != 1:
+        sys.exit(f"{path}: expected one UNet weight file, found {len(weights)}")
+    state = {name: value.float() for name, value in load_file(weights[0]).items()}
+    model.denoiser.load_state_dict(state)
+    return model
 
 
 def cost_share(edit: str, variant: str = "planted") -> float | None:

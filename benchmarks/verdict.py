@@ -36,10 +36,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from harden_testbed import TWIN, load_variant
 from verdict_table import print_table, record
 
 ROOT = Path(__file__).resolve().parent.parent
-TWIN = ROOT / "tests" / "data" / "twin.safetensors"
 MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
 FLOORED = "twin-beside-second"  # where the twin's audit with a floor of its own is kept
 
@@ -78,24 +78,6 @@ class Job:
     controls: int
     twin: str | None
     options: Mapping[str, Any]
-
-
-def load_variant(planted: str, path: str) -> Any:
-    """A pipeline folder, or the planted pipeline with the UNet of a file, or of a folder of one file."""
-    from safetensors.torch import load_file
-
-    from surgery.model.pipeline import load_pipeline
-
-    folder = Path(path)
-    if (folder / "model_index.json").is_file():
-        return load_pipeline(folder, device="cpu", dtype="float32")
-    model = load_pipeline(planted, device="cpu", dtype="float32")
-    weights = [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors"))
-    if len(weights) != 1:
-        sys.exit(f"{path}: expected one UNet weight file, found {len(weights)}")
-    state = {name: value.float() for name, value in load_file(weights[0]).items()}
-    model.denoiser.load_state_dict(state)
-    return model
 
 
 def run_job(job: Job) -> dict[str, Any]:
