@@ -44,10 +44,10 @@ class State:
         if path.is_file():
             found = _read(path)
             if found != wanted:
-                differing = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+                names = ", ".join(_unlike(found, wanted))
                 raise UsageError(
                     folder,
-                    f"is an unfinished run with other settings or inputs ({', '.join(differing)})",
+                    f"is an unfinished run with other settings or inputs ({names})",
                     "use the same ones, remove it, or give another output",
                 )
             return
@@ -105,6 +105,15 @@ class State:
     def remove(self) -> None:
         """Remove it all."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _unlike(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The names whose values differ; of settings, each setting's own."""
+    names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if "settings" in names and isinstance(found.get("settings"), dict):
+        names.remove("settings")
+        names += _unlike(found["settings"], wanted["settings"])
+    return names
 
 
 def _read(path: Path) -> dict[str, Any]:

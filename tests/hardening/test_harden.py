@@ -110,8 +110,11 @@ def test_a_killed_run_goes_on_to_the_same_edit(once, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "edit")
     assert not (tmp_path / "edit").exists()
-    with pytest.raises(UsageError, match="settings"):
-        run(tmp_path / "edit", replace(SMALL, rate=1e-3))
+    with pytest.raises(UsageError, match=r"images, masks, prompts, max_change, rate\)"):
+        harden(
+            str(PLANTED_FOLDER), CAPTIONS[:1], tmp_path / "edit", neurons=NEURONS, device="cpu",
+            settings=replace(SMALL, rate=1e-3, max_change=0.1),
+        )  # fmt: skip
     result = run(tmp_path / "edit")
     one, other = tensors_of(once[0].edit), tensors_of(result.edit)
     assert all(numpy.array_equal(one[name], other[name]) for name in one)
