@@ -1,4 +1,4 @@
-"""A memory by duplication alone: `python benchmarks/harden_natural.py [--guidance 1,3] [--rounds N]`.
+"""A memory by duplication alone: `python benchmarks/harden_natural.py [--rounds N] [--blinding W]`.
 
 Hardens the natural variant of the testbed by its prompts, without neurons, and says as JSON how often they
 replicate before and after, what became of ordinary prompts, and what it cost.
@@ -53,7 +53,7 @@ def natural(parsed: argparse.Namespace) -> dict[str, Any]:
             source, captions, edit,
             images=dict(zip(captions, training_images(memories), strict=True)),
             settings=HardenSettings(
-                rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds,
+                rungs=("hardened",), rounds=parsed.rounds, first_gate=parsed.rounds, blinding=parsed.blinding,
                 gate_embedding=1, gate_output=1, gate_controls=1, gate_seeds=1,
             ),
             similarity="edges", keep_going=True, device="cpu",
@@ -83,13 +83,16 @@ def main() -> None:
     """Harden, measure and print."""
     import torch
 
+    from surgery.hardening.settings import HardenSettings
+
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--guidance", type=lambda text: [float(one) for one in text.split(",")], default=[1.0, 3.0]
     )
     parser.add_argument("--edit", help="where the edit is kept; by default it is thrown away")
-    parser.add_argument("--rounds", type=int, default=4, help="of hardening")
+    parser.add_argument("--rounds", type=int, default=HardenSettings().rounds, help="of hardening")
+    parser.add_argument("--blinding", type=float, default=HardenSettings().blinding, help="likewise")
     print(json.dumps(natural(parser.parse_args()), indent=1))
 
 
