@@ -201,6 +201,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def arguments() -> argparse.Namespace:
     """The command line of the benchmark."""
+    from surgery.hardening.settings import HardenSettings
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
     parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
@@ -209,8 +211,13 @@ def arguments() -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--make", metavar="EDIT", help="only write the testbed's edit of --rung there")
     parser.add_argument("--rung", choices=("closed", "hardened"), default="hardened", help="of --make")
-    parser.add_argument("--rounds", type=int, default=4, help="of --make")
-    parser.add_argument("--blinding", type=float, help="of --make: weight of attacked states")
+    parser.add_argument("--rounds", type=int, default=HardenSettings().rounds, help="of --make")
+    parser.add_argument(
+        "--blinding",
+        type=float,
+        default=HardenSettings().blinding,
+        help="of --make",
+    )
     return parser.parse_args()
 
 
@@ -227,7 +234,7 @@ def main() -> None:
     parsed = arguments()
     testbed = load_testbed(parsed.memories)
     if parsed.make:
-        change = {} if parsed.blinding is None else {"blinding": parsed.blinding}
+        change = {"blinding": parsed.blinding}
         result = make_edit(testbed, parsed.rung, Path(parsed.make), parsed.rounds, change)
         print(
             json.dumps(

@@ -201,7 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="kept here, and gone on from")
     parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
     parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
-    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
+    parser.add_argument("--twin", default=str(TWIN), help="pipeline folder, or UNet weights")
     parser.add_argument("--models", nargs="+", default=["twin", "hardened", "closed", "zeroed"])
     parser.add_argument("--memories", nargs="+", help="names; default: all 17")
     parser.add_argument("--attacks", nargs="+", default=ATTACKS, choices=ATTACKS)

@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hardened", help="edit of the rung hardened, or UNet weights")
     parser.add_argument("--closed", help="edit of the rung closed, or UNet weights")
-    parser.add_argument("--twin", default=str(TWIN), help="UNet weights")
+    parser.add_argument("--twin", default=str(TWIN), help="pipeline folder, or UNet weights")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parsed = parser.parse_args()
     files = {name: getattr(parsed, name) for name in ("closed", "hardened", "twin")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -200,3 +200,26 @@ def _decimals(text: str) -> tuple[float, ...]:
 def _words(text: str) -> tuple[str, ...]:
     """`embedding,output` -> ("embedding", "output")."""
     return tuple(word.strip() for word in text.split(","))
+
+
+def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Where settings of an earlier run differ from those of this one, each as "seeds 2 there, 3 here"."""
+    return [
+        f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+
+
+def unlike_headers(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The same of headers: of `settings` each one; of anything else, hashes of inputs mostly, the name."""
+    differences = []
+    for name in sorted({*there, *here}):
+        before, now = there.get(name), here.get(name)
+        if before == now:
+            continue
+        if name == "settings" and isinstance(before, dict) and isinstance(now, dict):
+            differences += unlike(before, now)
+        else:
+            differences.append(name)
+    return differences

@@ -29,6 +29,7 @@ from surgery.auditing.units import Unit
 from surgery.errors import SurgeryError, UsageError
 from surgery.files import write_atomically
 from surgery.measures.pictures import to_png
+from surgery.options import unlike_headers
 
 FORMAT = "surgery.audit-state/3"
 Pictures = dict[str, torch.Tensor]  # name -> uint8 [count, 3, height, width]
@@ -144,20 +145,7 @@ def _refuse_other_header(path: Path, wanted: Mapping[str, Any]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = {}
-    differences = []
-    for name in sorted({*found, *wanted}):
-        there, here = found.get(name), wanted.get(name)
-        if there == here:
-            continue
-        if isinstance(there, dict) and isinstance(here, dict):
-            differences += [
-                f"{inner} {there.get(inner)!r} there, {here.get(inner)!r} here"
-                for inner in sorted({*there, *here})
-                if there.get(inner) != here.get(inner)
-            ]
-        else:
-            differences.append(name)
-    if differences:
+    if differences := unlike_headers(found, wanted):
         raise UsageError(
             path.parent,
             f"is an unfinished audit with other settings or inputs ({'; '.join(differences)})",

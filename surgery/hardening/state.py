@@ -22,6 +22,7 @@ from surgery.files import write_atomically
 from surgery.hardening.lessons import Lessons
 from surgery.hardening.pools import Pools
 from surgery.model.conditioning import Conditioning
+from surgery.options import unlike_headers
 
 FORMAT = "surgery.hardening-state/2"
 
@@ -43,11 +44,10 @@ class State:
         path = folder / "header.json"
         if path.is_file():
             found = _read(path)
-            if found != wanted:
-                names = ", ".join(_unlike(found, wanted))
+            if differences := unlike_headers(found, wanted):
                 raise UsageError(
                     folder,
-                    f"is an unfinished run with other settings or inputs ({names})",
+                    f"is an unfinished run with other settings or inputs ({'; '.join(differences)})",
                     "use the same ones, remove it, or give another output",
                 )
             return
@@ -105,15 +105,6 @@ class State:
     def remove(self) -> None:
         """Remove it all."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _unlike(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The names whose values differ; of settings, each setting's own."""
-    names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-    if "settings" in names and isinstance(found.get("settings"), dict):
-        names.remove("settings")
-        names += _unlike(found["settings"], wanted["settings"])
-    return names
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from surgery.errors import UsageError
 from surgery.files import check_writable
 from surgery.localization.records import PromptRecord
+from surgery.options import unlike
 
 
 class Recorded(Protocol):
@@ -126,9 +127,7 @@ class Journal(Generic[Record]):
             if there == here:
                 continue
             if isinstance(there, dict) and isinstance(here, dict) and name != "fingerprint":
-                for inner in sorted({*there, *here}):
-                    if there.get(inner) != here.get(inner):
-                        differences.append(f"{inner} {there.get(inner)!r} there, {here.get(inner)!r} here")
+                differences += unlike(there, here)
             else:
                 differences.append(
                     "another model" if name == "fingerprint" else f"{name} {there!r} there, {here!r} here"

@@ -110,7 +110,9 @@ def test_a_killed_run_goes_on_to_the_same_edit(once, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "edit")
     assert not (tmp_path / "edit").exists()
-    with pytest.raises(UsageError, match=r"images, masks, prompts, max_change, rate\)"):
+    with pytest.raises(
+        UsageError, match=r"images; masks; prompts; max_change 0\.07 there, 0\.1 here; rate 0\.0002 there"
+    ):
         harden(
             str(PLANTED_FOLDER), CAPTIONS[:1], tmp_path / "edit", neurons=NEURONS, device="cpu",
             settings=replace(SMALL, rate=1e-3, max_change=0.1),
