@@ -19,6 +19,8 @@ The table verdict x model x attack is printed, with the scores behind it. To kee
 - four memories are audited; `--memories` names others.
 
 Audits run one after the other on one thread and go on where they were ended: give the same `-o FOLDER`.
+Several processes share each of them, the same folder and the same result:
+`python -m torch.distributed.run --nproc-per-node 2 benchmarks/verdict.py -o FOLDER ...`.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harden_testbed import TWIN, load_variant
 from verdict_table import print_table, record
+
+from surgery.processes import Processes
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("unpatched", "zeroed", "closed", "hardened", "twin")
@@ -80,8 +84,8 @@ class Job:
     options: Mapping[str, Any]
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """One audit; returns its document with the names of the memories."""
+def run_job(job: Job, processes: Processes) -> dict[str, Any]:
+    """One audit, shared by the processes; returns its document with the names of the memories."""
     import torch
 
     torch.set_num_threads(1)
@@ -117,6 +121,7 @@ def run_job(job: Job) -> dict[str, Any]:
         output=job.output,
         settings=AuditSettings(**job.options),
         include_private=True,
+        processes=processes,
     )
     names = [memory.name for memory in memories]
     return {
@@ -244,24 +249,34 @@ def main() -> None:
     """Run the audits one after the other, print the tables."""
     parsed = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
-    options, documents = audit_options(parsed), []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(parsed.output or temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = model_paths(parsed, folder)
-        for name in parsed.models:
-            job = job_of(name, paths[name], folder, parsed, options)
-            share(folder, job)
-            documents.append(run_job(job))
-            (folder / f"{name}.json").write_text(json.dumps(documents[-1], indent=1))
-            if not parsed.json:
-                print_table(documents[-1:])
+    with tempfile.TemporaryDirectory() as temporary, Processes.join() as processes:
+        folder = Path(parsed.output or processes.from_main(temporary))
+        documents = run_jobs(parsed, folder, processes)
+        if not processes.is_main:
+            return
     if parsed.record:
         record(Path(parsed.record), documents)
     if parsed.json:
         print(json.dumps(documents))
     else:
         print_table(documents)
+
+
+def run_jobs(parsed: argparse.Namespace, folder: Path, processes: Processes) -> list[dict[str, Any]]:
+    """All audits; process 0 prepares the folder and writes what they say."""
+    options, documents = audit_options(parsed), []
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = processes.from_main(model_paths(parsed, folder) if processes.is_main else None)
+    for name in parsed.models:
+        job = job_of(name, paths[name], folder, parsed, options)
+        if processes.is_main:
+            share(folder, job)
+        documents.append(run_job(job, processes))
+        if processes.is_main:
+            (folder / f"{name}.json").write_text(json.dumps(documents[-1], indent=1))
+            if not parsed.json:
+                print_table(documents[-1:])
+    return documents
 
 
 def job_of(
