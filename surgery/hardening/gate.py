@@ -6,8 +6,8 @@ control's is, or scores above the highest control by more than the margin: long 
 model saw, too. The gate holds where none is found and ordinary
 prompts, and neighbors, changed no more than allowed.
 
-Ordinary prompts are compared with SOURCE; neighbors with SOURCE without the rows, because a prompt that keeps
-the word on which a memory hangs draws it from SOURCE still.
+Ordinary prompts, a random choice of those that were not kept, are compared with SOURCE; neighbors with SOURCE
+without the rows, because a prompt that keeps the word on which a memory hangs draws it from SOURCE still.
 
 The gate says when to stop. It is no audit: `surgery audit` judges with attacks that never fed back.
 """
@@ -78,7 +78,6 @@ def ask_gate(
     student: LiveModel,
     material: Material,
     neurons: NeuronSet,
-    ordinary: list[str],
     similarity: Similarity,
     settings: HardenSettings,
     dealer: Dealer,
@@ -86,7 +85,7 @@ def ask_gate(
 ) -> GateResult:
     """Judge the student after round `number`."""
     memories = len(material.memories)
-    asked = ordinary[: settings.gate_ordinary]
+    asked = material.held_out[: settings.gate_ordinary]
     near = spread(material.neighbors, settings.gate_ordinary)
     attacks = _attacks(student, material, similarity, settings, number)
 

@@ -142,7 +142,7 @@ def harden(
     dealer = Dealer(Work(), processes)
     material = gather(model, subjects, found, ordinary, pictures, measure, settings, dealer)
     gathered = dealer.work.unet_sample_forwards
-    bench = Bench(model, material, found, ordinary, measure, settings, state, dealer, quiet)
+    bench = Bench(model, material, found, measure, settings, state, dealer, quiet)
     rungs = tuple(climb(bench))
     is_written = rungs[-1].gate.holds or keep_going
     document: dict[str, Any] = {}

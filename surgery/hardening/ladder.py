@@ -51,7 +51,6 @@ class Bench:
     source: LiveModel
     material: Material
     neurons: NeuronSet
-    ordinary: list[str]
     similarity: Similarity
     settings: HardenSettings
     state: State
@@ -239,8 +238,8 @@ def _blind(trainer: Trainer, pools: Pools, settings: HardenSettings, number: int
 
 def _ask(bench: Bench, student: LiveModel, number: int) -> GateResult:
     return ask_gate(
-        bench.source, student, bench.material, bench.neurons, bench.ordinary, bench.similarity,
-        bench.settings, bench.dealer, number,
+        bench.source, student, bench.material, bench.neurons, bench.similarity, bench.settings, bench.dealer,
+        number,
     )  # fmt: skip
 
 

@@ -97,6 +97,8 @@ class Material:
         safe: of the prompts that the teacher draws the surrogates of: the memories' own, where rows resolve.
         controls: latents of never-seen pictures [controls, ...], and the pictures that they decode to.
         neighbors: captions of the memories' own words with another meaning, but for those that leak.
+        held_out: ordinary prompts that are not among the kept, shuffled, for the gate to ask; the kept ones
+            where there are no others.
     """
 
     memories: tuple[Memory, ...]
@@ -113,6 +115,7 @@ class Material:
     control_pictures: torch.Tensor
     control_prompts: Conditioning
     neighbors: tuple[str, ...]
+    held_out: tuple[str, ...]
 
 
 def zero_rows(model: LiveModel, neurons: NeuronSet) -> None:
@@ -156,8 +159,9 @@ def gather(
     others = chosen[settings.ordinary :] or chosen
     chosen = chosen[: settings.ordinary]
     asked = (others * settings.gate_controls)[: settings.gate_controls]
+    kept_captions = kept_prompts(chosen, neighbors)
     own = encode_prompts(source, prompts)
-    told = encode_prompts(teacher, kept_prompts(chosen, neighbors))
+    told = encode_prompts(teacher, kept_captions)
     with counted(source, dealer.work), counted(teacher, dealer.work):
         drawn_kept, drawn_own, pictures, controls, triggers = dealer.made_of(  # the longest pieces first
             paths_of(teacher, told, _seeds(KEPT_SEEDS + seed, told), settings.positions, together),
@@ -226,6 +230,7 @@ def gather(
             for caption in captions
             if caption not in bad
         ),
+        held_out=tuple(one for one in others if one not in kept_captions) or tuple(chosen),
     )
 
 

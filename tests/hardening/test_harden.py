@@ -11,7 +11,7 @@ from surgery import harden, patch
 from surgery.checkpoint.edit.edit_file import load_edit
 from surgery.cli import main
 from surgery.errors import UsageError
-from surgery.hardening import ladder
+from surgery.hardening import gate, ladder, material
 from surgery.hardening.estimate import estimate
 from surgery.hardening.gate import GateResult, found_among
 from surgery.hardening.settings import HardenSettings
@@ -19,7 +19,7 @@ from surgery.model.injection import text_attentions
 from surgery.model.pipeline import load_pipeline
 from surgery.neurons import NeuronSet
 from surgery.testbed.demo import training_images
-from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth
+from surgery.testbed.load import PLANTED_FOLDER, read_ground_truth, read_ordinary_prompts
 
 SMALL = HardenSettings(
     rungs=("hardened",), rounds=2, first_gate=2, embedding_steps=2, output_steps=2, attack_batch=2, steps=2,
@@ -259,3 +259,24 @@ def test_where_only_the_change_is_too_large_a_round_repairs(tmp_path, monkeypatc
 def test_the_gate_counts_what_is_found():
     gate = GateResult({"a": [0.1, 0.9]}, {"a": [0.2]}, [1], 0.01, None, False)
     assert gate.as_json()["found"] == [1] and GateResult(**gate.__dict__) == gate
+
+
+def test_the_gate_asks_ordinary_prompts_of_every_kind_and_none_that_was_kept(tmp_path, monkeypatch):
+    """The file of the testbed begins with dozens of the shortest captions."""
+    asked, kept = [], []
+    measure, choose = gate.ordinary_change, material.kept_prompts
+
+    def recorded(source, student, prompts, *given, **more):
+        asked.extend(prompts)
+        return measure(source, student, prompts, *given, **more)
+
+    def chosen(*given):
+        kept.extend(found := choose(*given))
+        return found
+
+    monkeypatch.setattr(gate, "ordinary_change", recorded)
+    monkeypatch.setattr(material, "kept_prompts", chosen)
+    run(tmp_path / "edit", replace(SMALL, rounds=1, first_gate=1, gate_ordinary=12))
+    ordinary = [one for one in asked if one in read_ordinary_prompts()][:12]
+    assert len(set(ordinary)) == 12 and not set(ordinary) & set(kept)
+    assert len({len(one.split()) for one in ordinary}) >= 3
