@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -39,6 +40,22 @@ def ordinary_prompts(
     if len(corpus.prompts) < 2:
         raise UsageError(path or beside, "holds a single caption", "a standard deviation needs at least two")
     return corpus.prompts, corpus.source
+
+
+def ordinary_besides(
+    prompts: Iterable[str], model: str | Path, path: str | Path | None = None
+) -> tuple[list[str], str]:
+    """The ordinary captions of `ordinary_prompts` that are none of `prompts`, and where they came from.
+
+    Raises:
+        UsageError: as there, or none is left.
+    """
+    asked = set(prompts)
+    listed, source = ordinary_prompts(model, path)
+    found = [prompt for prompt in listed if prompt not in asked]
+    if not found:
+        raise UsageError(path or source, "holds no caption but the prompts", "give ordinary captions")
+    return found, source
 
 
 def packaged_captions() -> list[str]:

@@ -30,6 +30,7 @@ from surgery.auditing.judgement.verdict import (
 from surgery.auditing.settings import AuditSettings
 from surgery.auditing.stages import STAND_IN_SEEDS
 from surgery.measures.subjects import subjects_from
+from surgery.ordinary import ordinary_besides
 
 NOTHING, ALL, REPLICA = 0.0, 1.0, 0.5  # scores of what is not found and of a memory; any threshold between
 ANY_SIZE = (8, 8)  # of pictures that are only read to see whether they can be
@@ -147,8 +148,8 @@ def estimate_inputs(inputs: AuditInputs) -> Estimate:
         UsageError: prompts, ordinary prompts, training images or control images cannot be read.
     """
     corpus = read_corpus(inputs.prompts)
-    if inputs.ordinary_file is not None:
-        read_corpus(inputs.ordinary_file)  # a dry run refuses what the audit would refuse
+    if inputs.ordinary_file is not None:  # a dry run refuses what the audit would refuse
+        ordinary_besides(corpus.prompts, "", inputs.ordinary_file)
     images = inputs.images
     if images is None or isinstance(images, str | Path):
         subjects = subjects_from(corpus.prompts, images, None, ANY_SIZE)

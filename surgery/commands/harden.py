@@ -121,7 +121,14 @@ def _what_next(result: HardenResult) -> str:
 def _dry_run(arguments: argparse.Namespace, settings: HardenSettings) -> int:
     from surgery.hardening.estimate import estimate
 
-    found = estimate(arguments.source, arguments.prompts, settings, arguments.device, arguments.dtype)
+    found = estimate(
+        arguments.source,
+        arguments.prompts,
+        settings,
+        arguments.device,
+        arguments.dtype,
+        arguments.ordinary_prompts,
+    )
     if arguments.json:
         print(strict_json(found.as_json()))
     else:

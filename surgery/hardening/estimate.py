@@ -18,6 +18,7 @@ from surgery.hardening.surrogates import TRIES
 from surgery.hardening.targets import STAND_IN_SEEDS
 from surgery.hardening.triggers import SHARES
 from surgery.model.pipeline import load_pipeline
+from surgery.ordinary import ordinary_besides
 
 FLOAT_BYTES = 4
 ADAM_STATES = {"adamw": 8, "adamw8bit": 2}  # bytes for each trained number
@@ -88,15 +89,18 @@ def estimate(
     settings: HardenSettings | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    ordinary_file: str | Path | None = None,
 ) -> Estimate:
     """Count what `surgery.hardening.harden.harden` would do with these inputs.
 
     Raises:
-        UsageError: the prompts cannot be read, or the model is not understood.
+        UsageError: the prompts or the ordinary ones cannot be read, or the model is not understood.
     """
     settings = settings or HardenSettings()
     corpus = read_prompts(prompts) if isinstance(prompts, str | Path) else collect_prompts(prompts)
-    denoiser = load_pipeline(source, device, dtype).denoiser
+    model = load_pipeline(source, device, dtype)
+    ordinary_besides(corpus.prompts, model.source, ordinary_file)  # a dry run refuses what the run would
+    denoiser = model.denoiser
     count = len(corpus.prompts)
     costs = sample_forwards(settings, count, len(passes_of(denoiser)))
     trained, weight_bytes = {}, {}

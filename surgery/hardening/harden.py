@@ -39,7 +39,7 @@ from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import denoiser_fingerprint, value_layers
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet, load_neurons
-from surgery.ordinary import ordinary_prompts
+from surgery.ordinary import ordinary_besides
 from surgery.processes import Processes
 from surgery.versions import audit_versions
 
@@ -120,8 +120,7 @@ def harden(
     found, fingerprint = (NeuronSet(), None) if neurons is None else load_neurons(neurons)
     _check_neurons(model, found, fingerprint)
     subjects = _subjects(model, prompts, images, masks)
-    listed, _ = ordinary_prompts(model.source, ordinary_file)
-    ordinary = [prompt for prompt in listed if prompt not in {subject.prompt for subject in subjects}]
+    ordinary, _ = ordinary_besides((one.prompt for one in subjects), model.source, ordinary_file)
     measure = _similarity(similarity, model)
     pictures = _data(data, model)
     state = _opened(

@@ -157,10 +157,13 @@ def test_the_command_is_recorded_as_it_was_given_also_when_called_as_a_function(
         (["--tolerance", "1"], "is not a share"),
         (["--fid-reference", "."], "need a feature extractor"),
         (["--ordinary", "absent.txt"], "no such file"),
+        (["--ordinary", "memory.txt"], "no caption but the prompts"),
+        (["--ordinary", "memory.txt", "--dry-run"], "no caption but the prompts"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(folders, tmp_path, capsys, more, cause, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "memory.txt").write_text((folders / "prompts.txt").read_text())
     assert main(command(folders, tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err.strip()
     assert cause in error and len(error.splitlines()) == 1 and error.startswith("surgery audit: ")

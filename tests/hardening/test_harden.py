@@ -197,9 +197,12 @@ def test_without_images_or_neurons_the_prompts_are_hardened_by_themselves(tmp_pa
         ({"dtype": "float16"}, "does not train"),
         ({"settings": replace(SMALL, optimizer="adamw8bit")}, "bitsandbytes"),
         ({"images": {"another prompt": None}}, "none of the prompts"),
+        ({"ordinary_file": "memories.txt"}, "no caption but the prompts"),
     ],
 )
-def test_bad_inputs(change, words, tmp_path):
+def test_bad_inputs(change, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memories.txt").write_text("\n".join(CAPTIONS))
     with pytest.raises(UsageError, match=words):
         run(tmp_path / "edit", **change)
     assert not (tmp_path / "edit").exists()
