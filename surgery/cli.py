@@ -99,9 +99,9 @@ def _run(words: list[str]) -> int:
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:
-    import argparse
+    from surgery.commands.parser import OneLineParser
 
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="surgery",
         description="Find memorized training images in a text-to-image diffusion model, cut them out of the "
         "checkpoint, and prove it.",

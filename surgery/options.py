@@ -110,8 +110,9 @@ def check_settings(settings: Any) -> None:
         value, name = getattr(settings, one.name), flag_of(one).removeprefix("--")
         if option.constant is not None:  # its option is named after one value, not after the field
             name = one.name.replace("_", "-")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(name, f"{value} is not a number", "give a finite number")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(name, f"{number} is not a number", "give a finite number")
         if option.least is not None and value is not None and value < option.least:
             raise UsageError(
                 name, f"{value} is less than {option.least:g}", f"give at least {option.least:g}"

@@ -44,6 +44,27 @@ def test_every_setting_of_localization_is_an_option_with_its_default_in_the_help
         assert words in shown
 
 
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (
+            ["harden", "model", "--gate-guidance", "abc"],
+            "surgery harden: argument --gate-guidance: 'abc' are not",
+        ),
+        (["harden", "model", "--prompts", "p.txt", "--no-such-flag"], "--no-such-flag"),
+        (["audit"], "surgery audit: the following arguments are required: SOURCE"),
+        (["hraden"], "invalid choice: 'hraden'"),
+        (["patch", "a", "b", "-o", "c", "--device\nforged", "x"], "forged"),
+    ],
+)
+def test_wrong_flags_are_one_line_that_says_where_help_is(words, cause, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and not said.out and said.err.endswith("--help\n")
+    assert cause in said.err and said.err.count("\n") == 1
+
+
 def parsed(*words):
     import argparse
 

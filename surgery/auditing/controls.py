@@ -116,7 +116,7 @@ def _folder(folder: Path, size: tuple[int, int]) -> list[Control]:
         return [Control(read_picture(path, *size), caption) for caption, path in images.items()]
     files = pictures_in(folder)
     if not files:
-        raise UsageError(folder, "holds no picture", "give pictures that no model saw")
+        raise UsageError(folder, "holds no picture", "give a folder of pictures")
     return [Control(read_picture(file, *size), _words(file.stem)) for file in files]
 
 

@@ -153,7 +153,7 @@ class HardenSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not self.rungs or sorted(self.rungs, key=RUNGS.index) != list(self.rungs):
+        if not self.rungs or sorted(set(self.rungs), key=RUNGS.index) != list(self.rungs):
             raise UsageError(
                 "rungs", f"{','.join(self.rungs)} do not rise", f"give some of {','.join(RUNGS)}"
             )

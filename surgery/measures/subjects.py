@@ -63,7 +63,11 @@ def subjects_from(
     else:
         mapping, mask_of = folder_mapping(expanded(images), prompts)
     if not any(prompt in mapping for prompt in prompts):
-        raise UsageError(images, "holds an image for none of the prompts", "see `surgery audit --help`")
+        raise UsageError(
+            "images" if isinstance(images, Mapping) else images,
+            "holds an image for none of the prompts",
+            "name them by the prompts' numbers (1.png), or give images.csv: prompt,image",
+        )
     return [
         Subject(
             prompt,

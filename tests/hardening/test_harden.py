@@ -211,8 +211,11 @@ def test_bad_inputs(change, words, tmp_path, monkeypatch):
 def test_an_output_that_exists_is_refused(tmp_path):
     with pytest.raises(UsageError, match="exists"):
         run(tmp_path)
-    with pytest.raises(UsageError, match="rise"):
-        HardenSettings(rungs=("hardened", "zeroed"))
+    for rungs in (("hardened", "zeroed"), ("zeroed", "zeroed"), ()):
+        with pytest.raises(UsageError, match="rise"):
+            HardenSettings(rungs=rungs)
+    with pytest.raises(UsageError, match="gate-guidance: nan is not a number"):
+        HardenSettings(gate_guidance=(1.0, float("nan")))
 
 
 def test_the_estimate_bounds_what_was_spent(once, capsys, tmp_path):
