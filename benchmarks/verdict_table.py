@@ -77,12 +77,11 @@ def evidence_of(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 def record(file: Path, documents: list[dict[str, Any]]) -> None:
     """Write what the verdicts were drawn from; models that were recorded before and not audited now stay."""
-    known = json.loads(file.read_text())["models"] if file.exists() else {}
-    found = {document["job"]: evidence_of(document) for document in documents}
+    known = json.loads(file.read_text()) if file.exists() else {"memories": {}, "models": {}}
     recorded = {
         "similarity": documents[0]["similarity"],
-        "memories": documents[0]["names"],
-        "models": {**known, **found},
+        "memories": {**known["memories"], **{one["job"]: one["names"] for one in documents}},
+        "models": {**known["models"], **{one["job"]: evidence_of(one) for one in documents}},
     }
     file.write_text(json.dumps(recorded, indent=1) + "\n")
 

@@ -49,11 +49,20 @@ def test_the_word_is_right(model):
     assert len(found) >= 4 and found == [TRUTH[model]] * len(found)
 
 
-def test_of_the_twin_an_image_is_removed_or_contested_and_never_called_hidden():
-    """An attack of one start draws `sunset` from the twin by chance, and not from the twin's own floor."""
+def test_of_the_twin_nine_of_ten_images_are_removed_and_none_is_called_hidden():
+    """One is contested: drawn at 0.51 from the twin, and at most at 0.47 from the floor beside it."""
     found = [(one.word, one.code) for one in verdicts_of("twin")]
-    assert len(found) == 4 and [word for word, _ in found].count(REMOVED) >= 3
+    assert len(found) >= 10 and [word for word, _ in found].count(REMOVED) >= 0.9 * len(found)
     assert all(one in ((REMOVED, PASSED), (NOT_TESTED, CONTESTED)) for one in found)
+
+
+def test_nineteen_of_twenty_words_are_right():
+    words = {model: [one.word for one in verdicts_of(model)] for model in (*TRUTH, "twin")}
+    right = sum(words[model].count(truth) for model, truth in {**TRUTH, "twin": REMOVED}.items())
+    assert right >= 0.95 * sum(map(len, words.values()))
+    assert [len(names) for names in RECORDED["memories"].values()] == [
+        len(found) for found in RECORDED["models"].values()
+    ]
 
 
 def test_the_twin_is_judged_beside_a_second_one_and_what_is_known_of_it_is_not_measured_again(tmp_path):
