@@ -3,11 +3,12 @@
 Attacks have seeds that training never saw and are longer than those in the loop; every image is attacked at
 once, and so are pictures that no model saw. An image is found where one of its pictures is a replica and no
 control's is, or scores above the highest control by more than the margin: long attacks draw pictures that no
-model saw, too. The gate holds where none is found and ordinary
-prompts, and neighbors, changed no more than allowed.
+model saw, too. The gate holds where none is found and ordinary prompts, and neighbors, changed no more than
+allowed.
 
-Ordinary prompts, a random choice of those that were not kept, are compared with SOURCE; neighbors with SOURCE
-without the rows, because a prompt that keeps the word on which a memory hangs draws it from SOURCE still.
+Ordinary prompts, chosen at random among those that were not kept (where there are enough), are compared with
+SOURCE; neighbors with SOURCE without the rows, because a prompt that keeps the word on which a memory hangs
+draws it from SOURCE still.
 
 The gate says when to stop. It is no audit: `surgery audit` judges with attacks that never fed back.
 """
@@ -85,7 +86,7 @@ def ask_gate(
 ) -> GateResult:
     """Judge the student after round `number`."""
     memories = len(material.memories)
-    asked = material.held_out[: settings.gate_ordinary]
+    asked = material.gate_prompts[: settings.gate_ordinary]
     near = spread(material.neighbors, settings.gate_ordinary)
     attacks = _attacks(student, material, similarity, settings, number)
 

@@ -97,8 +97,7 @@ class Material:
         safe: of the prompts that the teacher draws the surrogates of: the memories' own, where rows resolve.
         controls: latents of never-seen pictures [controls, ...], and the pictures that they decode to.
         neighbors: captions of the memories' own words with another meaning, but for those that leak.
-        held_out: ordinary prompts that are not among the kept, shuffled, for the gate to ask; the kept ones
-            where there are no others.
+        gate_prompts: ordinary prompts for the gate to ask, shuffled, those that are not kept before others.
     """
 
     memories: tuple[Memory, ...]
@@ -115,7 +114,7 @@ class Material:
     control_pictures: torch.Tensor
     control_prompts: Conditioning
     neighbors: tuple[str, ...]
-    held_out: tuple[str, ...]
+    gate_prompts: tuple[str, ...]
 
 
 def zero_rows(model: LiveModel, neurons: NeuronSet) -> None:
@@ -230,7 +229,7 @@ def gather(
             for caption in captions
             if caption not in bad
         ),
-        held_out=tuple(one for one in others if one not in kept_captions) or tuple(chosen),
+        gate_prompts=(*(one for one in others if one not in kept_captions), *chosen),
     )
 
 
