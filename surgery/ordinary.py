@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TypeVar
 
 from surgery.corpus import collect_prompts, read_prompts
 from surgery.errors import UsageError
 from surgery.files import expanded
 
+Item = TypeVar("Item")
 BESIDE_THE_MODEL = "ordinary-prompts.txt"
 PACKAGED = "packaged ordinary captions"
 
@@ -56,6 +58,11 @@ def ordinary_besides(
     if not found:
         raise UsageError(path or source, "holds no caption but the prompts", "give ordinary captions")
     return found, source
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, from beginning to end: lists of captions are often sorted by kind."""
+    return list(items[:: max(1, len(items) // max(1, count))][:count])
 
 
 def packaged_captions() -> list[str]:

@@ -42,6 +42,7 @@ from surgery.measures.pictures import reconstruct
 from surgery.model.finetuning import WHOLE_RATE, Finetuning, rate_for
 from surgery.model.learners import WholeDenoiser
 from surgery.model.pipeline import LiveModel
+from surgery.ordinary import evenly
 
 MOST_STEPS = 400
 CHECK_EVERY = 25
@@ -232,7 +233,7 @@ def _ordinary_lessons(
     """What SOURCE draws for ordinary captions, to hold the model in place; None without captions."""
     captions = {one.caption for one in pictures}
     spare = [one for one in dict.fromkeys(prompts) if one not in captions]
-    chosen = spare[:: max(1, len(spare) // KEEP_PICTURES)][:KEEP_PICTURES]
+    chosen = evenly(spare, KEEP_PICTURES)
     if not chosen:
         return None
     seeds = bench.settings.seeds_for("canaries", 1, CHECK_SEEDS + TOOK_SEEDS)

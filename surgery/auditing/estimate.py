@@ -148,8 +148,8 @@ def estimate_inputs(inputs: AuditInputs) -> Estimate:
         UsageError: prompts, ordinary prompts, training images or control images cannot be read.
     """
     corpus = read_corpus(inputs.prompts)
-    if inputs.ordinary_file is not None:  # a dry run refuses what the audit would refuse
-        ordinary_besides(corpus.prompts, "", inputs.ordinary_file)
+    if inputs.ordinary_file is not None:  # a dry run refuses what the audit would; no model is asked for it
+        ordinary_besides(corpus.prompts, model="", path=inputs.ordinary_file)
     images = inputs.images
     if images is None or isinstance(images, str | Path):
         subjects = subjects_from(corpus.prompts, images, None, ANY_SIZE)

@@ -25,7 +25,7 @@ from surgery.measures.similarity import AUTO, Similarity, default_name, named_si
 from surgery.measures.subjects import subjects_from
 from surgery.model.pipeline import LiveModel, load_pipeline
 from surgery.model.value_layers import value_layers
-from surgery.ordinary import ordinary_besides
+from surgery.ordinary import evenly, ordinary_besides
 from surgery.processes import Processes
 
 
@@ -211,10 +211,7 @@ def _similarity(settings: AuditSettings, model: LiveModel) -> Similarity:
 def _chosen_ordinary(inputs: AuditInputs, source: LiveModel, corpus: PromptCorpus) -> tuple[list[str], str]:
     """The ordinary prompts that are looked at, none of them audited, and where they came from."""
     candidates, origin = ordinary_besides(corpus.prompts, source.source, inputs.ordinary_file)
-    wanted = inputs.settings.ordinary
-    # spread over the list: such lists are often sorted by kind
-    stride = max(1, len(candidates) // max(1, wanted))
-    return candidates[::stride][:wanted], origin
+    return evenly(candidates, inputs.settings.ordinary), origin
 
 
 def _check_extras(extras: Extras, size: tuple[int, int]) -> None:

@@ -38,6 +38,7 @@ from surgery.model.ablation import ablate
 from surgery.model.injection import injected
 from surgery.model.pipeline import LiveModel
 from surgery.neurons import NeuronSet
+from surgery.ordinary import evenly
 
 GATE_SEEDS = 4_000_000
 ORDINARY_SEEDS, TIMESTEPS = (0, 1, 2), 6
@@ -87,7 +88,7 @@ def ask_gate(
     """Judge the student after round `number`."""
     memories = len(material.memories)
     asked = material.gate_prompts[: settings.gate_ordinary]
-    near = spread(material.neighbors, settings.gate_ordinary)
+    near = evenly(material.neighbors, settings.gate_ordinary)
     attacks = _attacks(student, material, similarity, settings, number)
 
     def change_of(prompt: str, without: NeuronSet) -> float:
@@ -108,10 +109,11 @@ def ask_gate(
     controls = {name: values[memories:] for name, values in scores.items()}
     scores = {name: values[:memories] for name, values in scores.items()}
     changes = answers[len(attacks) :]
-    change, near_change = _mean(changes[: len(asked)]), _mean(changes[len(asked) :])
+    change = _mean(changes[: len(asked)])
+    near_change = _mean(changes[len(asked) :]) if near else None
     found = found_among(scores, controls, similarity.threshold, settings.gate_margin)
     small = all(one is None or one <= settings.max_change for one in (change, near_change))
-    return GateResult(scores, controls, found, change or 0.0, near_change, not found and small)
+    return GateResult(scores, controls, found, change, near_change, not found and small)
 
 
 def found_among(
@@ -186,10 +188,5 @@ def _best(drawn: torch.Tensor, group: slice, material: Material, similarity: Sim
     ]
 
 
-def spread(prompts: Sequence[str], count: int) -> list[str]:
-    """At most `count` of the prompts, from beginning to end."""
-    return list(prompts[:: max(1, len(prompts) // count)][:count])
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

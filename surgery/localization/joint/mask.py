@@ -30,6 +30,7 @@ from surgery.localization.settings import LocalizeSettings
 from surgery.model.pipeline import LiveModel
 from surgery.model.work import Work
 from surgery.neurons import NeuronSet
+from surgery.ordinary import evenly
 
 ORDINARY_PROMPTS = 16
 CONFIRMATIONS = 3  # the last decides; after each of the others the mask may grow
@@ -74,9 +75,8 @@ def find_joint_mask(
         return JointResult(
             NeuronSet(), {}, {"prompts": 0, "broken": 0, "neurons": 0, "work": Work().as_json()}
         )
-    step = max(1, len(ordinary) // ORDINARY_PROMPTS)
     work = Work()
-    chosen, captions = ordinary[::step][:ORDINARY_PROMPTS], [record.prompt for record in memorized]
+    chosen, captions = evenly(ordinary, ORDINARY_PROMPTS), [record.prompt for record in memorized]
     live = LivePrompts(model, captions, chosen, settings, work, images)
     return _Run(live, memorized, settings, work).result()
 
